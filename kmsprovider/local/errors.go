@@ -1,0 +1,24 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// What Open and Create tell apart, with errors.Is.
+var (
+	// ErrNoKeystore: there is no file at the path. It is an fs.ErrNotExist.
+	ErrNoKeystore = fmt.Errorf("no keystore: %w", fs.ErrNotExist)
+	// ErrWrongPassphrase: the file is whole and its key does not open.
+	ErrWrongPassphrase = errors.New("wrong keystore passphrase")
+	// ErrDamaged: the file is not one this package wrote with its passphrase:
+	// damaged, edited, or something else.
+	ErrDamaged = errors.New("keystore is damaged or was tampered with")
+	// ErrVersion: the file is a keystore of another version.
+	ErrVersion = errors.New("unsupported keystore version")
+	// ErrAliasExists: the alias names a key already.
+	ErrAliasExists = errors.New("alias exists")
+)
+
+var errClosed = fmt.Errorf("keystore is %w", fs.ErrClosed)

@@ -1,0 +1,91 @@
+package local
+
+import (
+	"time"
+
+	"kmsfs/kmsprovider"
+)
+
+// KeyMetadata is what `aws kms describe-key` shows of a key; it marshals to
+// JSON with the same field names. Nothing in it is secret.
+type KeyMetadata struct {
+	AWSAccountID          string    `json:"AWSAccountId"` // the keystore's account: 12 digits
+	KeyID                 string    `json:"KeyId"`        // a UUID
+	ARN                   string    `json:"Arn"`
+	CreationDate          time.Time `json:"CreationDate"`
+	Enabled               bool      `json:"Enabled"`
+	Description           string    `json:"Description"`
+	KeyUsage              string    `json:"KeyUsage"`              // ENCRYPT_DECRYPT
+	KeyState              string    `json:"KeyState"`              // kmsprovider.StateEnabled, …
+	Origin                string    `json:"Origin"`                // AWS_KMS
+	KeyManager            string    `json:"KeyManager"`            // CUSTOMER or SERVICE
+	CustomerMasterKeySpec string    `json:"CustomerMasterKeySpec"` // KeySpec's old name
+	KeySpec               string    `json:"KeySpec"`               // SYMMETRIC_DEFAULT
+	EncryptionAlgorithms  []string  `json:"EncryptionAlgorithms"`  // SYMMETRIC_DEFAULT
+	MultiRegion           bool      `json:"MultiRegion"`
+	CurrentKeyMaterialID  string    `json:"CurrentKeyMaterialId,omitempty"` // 64 hex digits
+}
+
+// Alias is an entry of `aws kms list-aliases`, with the same JSON field names.
+type Alias struct {
+	AliasName       string    `json:"AliasName"` // alias/NAME
+	AliasARN        string    `json:"AliasArn"`
+	TargetKeyID     string    `json:"TargetKeyId"` // a UUID
+	CreationDate    time.Time `json:"CreationDate"`
+	LastUpdatedDate time.Time `json:"LastUpdatedDate"`
+}
+
+// The constant fields of a key.
+const (
+	keyUsage       = "ENCRYPT_DECRYPT"
+	keySpec        = "SYMMETRIC_DEFAULT"
+	originKMS      = "AWS_KMS"
+	jsonCustomer   = "CUSTOMER"
+	jsonService    = "SERVICE"
+	maxDescription = 8192 // bytes
+)
+
+func (r *keyRecord) metadata(account string) KeyMetadata {
+	manager := jsonCustomer
+	if r.Manager == kmsprovider.ManagerService {
+		manager = jsonService
+	}
+	return KeyMetadata{
+		AWSAccountID:          account,
+		KeyID:                 r.ID,
+		ARN:                   keyARN(account, r.ID),
+		CreationDate:          r.Created,
+		Enabled:               r.State == kmsprovider.StateEnabled,
+		Description:           r.Description,
+		KeyUsage:              keyUsage,
+		KeyState:              r.State,
+		Origin:                r.Origin,
+		KeyManager:            manager,
+		CustomerMasterKeySpec: keySpec,
+		KeySpec:               keySpec,
+		EncryptionAlgorithms:  []string{keySpec},
+		CurrentKeyMaterialID:  r.Current,
+	}
+}
+
+func (r *keyRecord) info(arn string) kmsprovider.KeyInfo {
+	return kmsprovider.KeyInfo{
+		KeyID:       arn,
+		Provider:    providerName,
+		State:       r.State,
+		Description: r.Description,
+		Created:     r.Created,
+		Manager:     r.Manager,
+		Origin:      r.Origin,
+	}
+}
+
+func (r *aliasRecord) alias(account string) Alias {
+	return Alias{
+		AliasName:       r.Name,
+		AliasARN:        aliasARN(account, r.Name),
+		TargetKeyID:     r.Target,
+		CreationDate:    r.Created,
+		LastUpdatedDate: r.Updated,
+	}
+}

@@ -1,0 +1,135 @@
+package local
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"math/big"
+	"strings"
+
+	"kmsfs/kmsprovider"
+)
+
+// Names are AWS's: keys are version 4 UUIDs, ARNs have the region "local" and
+// the keystore's account, and aliases start with alias/.
+const (
+	arnPrefix    = "arn:aws:kms:local:"
+	aliasPrefix  = "alias/"
+	maxAlias     = 256 // bytes, prefix included
+	maxKeyIDText = 2048
+)
+
+// DefaultAlias names the key that kmsfs makes for itself at first use.
+const DefaultAlias = "alias/kmsfs"
+
+// keyUUID is a key's ID: a version 4 UUID, RFC 9562, in its 16 bytes.
+type keyUUID [16]byte
+
+// newKeyUUID draws a fresh ID.
+func newKeyUUID(random io.Reader) (keyUUID, error) {
+	var u keyUUID
+	if _, err := io.ReadFull(random, u[:]); err != nil {
+		return keyUUID{}, fmt.Errorf("draw key ID: %w", err)
+	}
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	return u, nil
+}
+
+// parseKeyUUID reads what String writes: 8-4-4-4-12 lower-case hex digits.
+func parseKeyUUID(s string) (keyUUID, bool) {
+	var u keyUUID
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return u, false
+	}
+	digits := s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:]
+	n, err := hex.Decode(u[:], []byte(digits))
+	return u, err == nil && n == len(u) && u.String() == s
+}
+
+func (u keyUUID) String() string {
+	h := hex.EncodeToString(u[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// newAccount draws an account ID of 12 digits, the first not 0.
+func newAccount(random io.Reader) (string, error) {
+	// 128 bits modulo 9·10¹¹: the bias is far below anything visible.
+	var b [16]byte
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return "", fmt.Errorf("draw account ID: %w", err)
+	}
+	n := new(big.Int).Mod(new(big.Int).SetBytes(b[:]), big.NewInt(900_000_000_000))
+	return n.Add(n, big.NewInt(100_000_000_000)).String(), nil
+}
+
+func validAccount(s string) bool {
+	return len(s) == 12 && strings.Trim(s, "0123456789") == ""
+}
+
+func keyARN(account, id string) string {
+	return arnPrefix + account + ":key/" + id
+}
+
+func aliasARN(account, alias string) string {
+	return arnPrefix + account + ":" + alias
+}
+
+// checkAlias applies AWS's rules for the name of an alias: alias/ and then
+// letters, digits, /, _ and -; alias/aws/ is reserved.
+func checkAlias(alias string) error {
+	name, found := strings.CutPrefix(alias, aliasPrefix)
+	problem := ""
+	switch {
+	case len(alias) > maxAlias:
+		return fmt.Errorf("check alias: longer than %d bytes: %w", maxAlias, kmsprovider.ErrInvalidInput)
+	case !found:
+		problem = "does not start with alias/"
+	case name == "":
+		problem = "has no name after alias/"
+	case strings.HasPrefix(name, "aws/"):
+		problem = "is reserved for AWS"
+	case strings.ContainsFunc(name, func(r rune) bool { return !aliasRune(r) }):
+		problem = "has characters other than a-z, A-Z, 0-9, /, _ and -"
+	default:
+		return nil
+	}
+	return fmt.Errorf("check alias: %q %s: %w", alias, problem, kmsprovider.ErrInvalidInput)
+}
+
+func aliasRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '/' || r == '_' || r == '-'
+}
+
+// missingKey is the error for a keyID that names no key here: ErrKeyNotFound
+// if it has the form of a key's name, ErrInvalidInput if it has not.
+func missingKey(keyID string) error {
+	if len(keyID) > maxKeyIDText {
+		return fmt.Errorf("find key: its ID is longer than %d bytes: %w", maxKeyIDText, kmsprovider.ErrInvalidInput)
+	}
+	if wellFormedKeyID(keyID) {
+		return fmt.Errorf("find key %q: %w", keyID, kmsprovider.ErrKeyNotFound)
+	}
+	return fmt.Errorf("find key %q: want a key ID, a key ARN, alias/NAME or an alias ARN: %w", keyID, kmsprovider.ErrInvalidInput)
+}
+
+// wellFormedKeyID tells whether s could name a key, in this keystore or in any
+// other: a UUID, alias/NAME, or the ARN of one of them.
+func wellFormedKeyID(s string) bool {
+	if strings.HasPrefix(s, "arn:") {
+		parts := strings.SplitN(s, ":", 6)
+		if len(parts) != 6 || parts[2] != "kms" || !validAccount(parts[4]) {
+			return false
+		}
+		if id, found := strings.CutPrefix(parts[5], "key/"); found {
+			return id != "" && !strings.ContainsAny(id, ":/")
+		}
+		s = parts[5]
+	}
+	if strings.HasPrefix(s, aliasPrefix) {
+		// An alias of AWS's own has the form of one; it is just not here.
+		return checkAlias(s) == nil || checkAlias(aliasPrefix+strings.TrimPrefix(s, "alias/aws/")) == nil
+	}
+	_, ok := parseKeyUUID(s)
+	return ok
+}
