@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"kmsfs/kmsprovider"
 )
 
 // What Open and Create tell apart, with errors.Is.
@@ -21,4 +23,5 @@ var (
 	ErrAliasExists = errors.New("alias exists")
 )
 
-var errClosed = fmt.Errorf("keystore is %w", fs.ErrClosed)
+// errClosed answers every call after Close.
+var errClosed = fmt.Errorf("use keystore: %w: %w", kmsprovider.ErrUnavailable, fs.ErrClosed)

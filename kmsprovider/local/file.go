@@ -128,7 +128,8 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock keystore: %w", err)
 	}
-	if err := keepOwner(f, path); err != nil {
+	// Only root can give its lock away, and only root has to.
+	if err := keepOwner(f, path); err != nil && !errors.Is(err, fs.ErrPermission) {
 		f.Close()
 		return nil, fmt.Errorf("lock keystore: %w", err)
 	}

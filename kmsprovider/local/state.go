@@ -109,7 +109,7 @@ var errUnchanged = errors.New("nothing to change")
 func (k *Keystore) update(ctx context.Context, change func(d *document, s *sealer) error) error {
 	unlock, err := lockFile(ctx, k.real)
 	if err != nil {
-		return err
+		return missingFile(err)
 	}
 	defer unlock()
 	b, err := k.prepare(ctx, change)

@@ -1,0 +1,69 @@
+package providertest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"kmsfs/kmsprovider"
+)
+
+func TestRefusalsAreJudgedByTheContractUnlessADeviationIsDeclared(t *testing.T) {
+	accepted := []Deviation{{Check: "a call is refused", Instead: nil, Why: "seen"}}
+	other := []Deviation{{Check: "a call is refused", Instead: kmsprovider.ErrAccessDenied, Why: "seen"}}
+	wrap := func(err error) error { return fmt.Errorf("call: %w", err) }
+	for name, c := range map[string]struct {
+		got        error
+		deviations []Deviation
+		ok         bool
+	}{
+		"the right error":                   {wrap(kmsprovider.ErrIncorrectKey), nil, true},
+		"another error":                     {wrap(kmsprovider.ErrAccessDenied), nil, false},
+		"success":                           {nil, nil, false},
+		"declared success":                  {nil, accepted, true},
+		"declared success, but refused":     {wrap(kmsprovider.ErrIncorrectKey), accepted, false},
+		"declared other error":              {wrap(kmsprovider.ErrAccessDenied), other, true},
+		"declared other error, but success": {nil, other, false},
+		"declared other error, but right":   {wrap(kmsprovider.ErrIncorrectKey), other, false},
+		"deviation of another check":        {wrap(kmsprovider.ErrIncorrectKey), []Deviation{{Check: "another"}}, true},
+	} {
+		err := judge(c.got, kmsprovider.ErrIncorrectKey, "a call is refused", c.deviations)
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestDeviationsOfNoRefusalAreRefused(t *testing.T) {
+	known := refusals()[0].name
+	for _, bad := range [][]Deviation{
+		{{Check: "no such refusal", Why: "seen"}},
+		{{Check: known, Why: "seen"}, {Check: known, Why: "seen"}},
+		{{Check: known}},
+	} {
+		if checkDeviations(bad) == nil {
+			t.Errorf("accepted %+v", bad)
+		}
+	}
+	if err := checkDeviations([]Deviation{{Check: known, Why: "seen"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKeyMaterialInAnErrorIsFoundInEverySpelling(t *testing.T) {
+	secret := []byte("\x00\x9fsecret key material 0123")
+	for _, format := range []string{"%s", "%q", "%x", "%X", "%v", "%#v"} {
+		watch := new(recorder)
+		watch.note(nil, secret)
+		watch.note(errors.New("open: "+fmt.Sprintf(format, secret)+": failed"), nil)
+		if len(watch.leaks()) == 0 {
+			t.Errorf("a leak in %s is not found", format)
+		}
+	}
+	watch := new(recorder)
+	watch.note(errors.New("open key arn:aws:kms:local:1: invalid"), secret)
+	if leaks := watch.leaks(); len(leaks) != 0 {
+		t.Errorf("leaks where there are none: %s", strings.Join(leaks, "; "))
+	}
+}
