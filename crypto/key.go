@@ -1,6 +1,7 @@
 package crypto
 
 import (
+	"crypto/subtle"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,13 +13,14 @@ const KeySize = 32
 
 const redacted = "crypto.Key(redacted)"
 
-// Key is 32 secret bytes. Use it by pointer and wipe it when its time is over. The bytes lie behind a pointer of their
-// own, so that not even a reflecting printer that meets a Key inside another struct shows them.
+// Key is 32 secret bytes. Use it by pointer and wipe it when its time is over.
 //
 // Wipe must not run beside another use of the same key; to hand a key to an owner with a life of its own, Clone it.
 // The zero Key is not usable.
 type Key struct {
-	secret *secret
+	// secret is a function because no printer sees through one. fmt cannot call the methods of a Key in another
+	// struct's unexported field, and for verbs like %s it would follow a pointer to the bytes.
+	secret func() *secret
 }
 
 type secret struct {
@@ -26,20 +28,25 @@ type secret struct {
 	wiped atomic.Bool
 }
 
+func emptyKey() *Key {
+	s := new(secret)
+	return &Key{secret: func() *secret { return s }}
+}
+
 // NewKey copies b, which must have 32 bytes (else ErrMalformed). The caller wipes b.
 func NewKey(b []byte) (*Key, error) {
 	if len(b) != KeySize {
 		return nil, fmt.Errorf("new key: %d bytes, want %d: %w", len(b), KeySize, ErrMalformed)
 	}
-	k := &Key{secret: new(secret)}
-	copy(k.secret.bytes[:], b)
+	k := emptyKey()
+	copy(k.Bytes(), b)
 	return k, nil
 }
 
 // GenerateKey draws a key from random.
 func GenerateKey(random io.Reader) (*Key, error) {
-	k := &Key{secret: new(secret)}
-	if _, err := io.ReadFull(random, k.secret.bytes[:]); err != nil {
+	k := emptyKey()
+	if _, err := io.ReadFull(random, k.Bytes()); err != nil {
 		k.Wipe()
 		return nil, fmt.Errorf("generate key: %w", err)
 	}
@@ -47,7 +54,7 @@ func GenerateKey(random io.Reader) (*Key, error) {
 }
 
 // Bytes aliases the 32 bytes of the key, for a KMS call or an HMAC. Do not keep them: they turn to zeros with Wipe.
-func (k *Key) Bytes() []byte { return k.secret.bytes[:] }
+func (k *Key) Bytes() []byte { return k.secret().bytes[:] }
 
 // Wipe overwrites the key with zeros. Every later use but Bytes and Wipe panics, since it would encrypt under a key
 // that everybody knows.
@@ -55,23 +62,30 @@ func (k *Key) Wipe() {
 	if k == nil || k.secret == nil {
 		return
 	}
-	k.secret.wiped.Store(true)
-	clear(k.secret.bytes[:])
+	s := k.secret()
+	s.wiped.Store(true)
+	clear(s.bytes[:])
 }
 
 // Clone copies the key; the copy is wiped on its own.
 func (k *Key) Clone() *Key {
-	c := &Key{secret: new(secret)}
-	copy(c.secret.bytes[:], k.material())
+	c := emptyKey()
+	copy(c.Bytes(), k.material())
 	return c
+}
+
+// Equal compares two keys in constant time. (Package reflect finds every two keys different.)
+func (k *Key) Equal(other *Key) bool {
+	return subtle.ConstantTimeCompare(k.material(), other.material()) == 1
 }
 
 // material gives the bytes to the cryptography of this package.
 func (k *Key) material() []byte {
-	if k.secret.wiped.Load() {
+	s := k.secret()
+	if s.wiped.Load() {
 		panic("crypto: use of a wiped key")
 	}
-	return k.secret.bytes[:]
+	return s.bytes[:]
 }
 
 // String, GoString, Format, MarshalText and LogValue keep the key out of logs, whatever the verb. They have value

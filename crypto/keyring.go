@@ -94,15 +94,24 @@ func (s *session) take(n uint64) (prefix [prefixSize]byte, aead cipher.AEAD, err
 	}
 	s.mu.Lock()
 	if s.left < max(n, 1) {
-		if _, err = io.ReadFull(s.random, prefix[:]); err != nil {
+		if err := s.draw(); err != nil {
 			s.mu.Unlock()
-			return prefix, nil, fmt.Errorf("draw nonce prefix: %w", err)
+			return prefix, nil, err
 		}
-		s.prefix, s.left = prefix, sessionMessages
 	}
 	s.left -= n
 	prefix = s.prefix
 	s.mu.Unlock()
 	aead, err = s.ring.find(prefix[:])
 	return prefix, aead, err
+}
+
+// draw replaces the prefix; on error it leaves the old one.
+func (s *session) draw() error {
+	var prefix [prefixSize]byte
+	if _, err := io.ReadFull(s.random, prefix[:]); err != nil {
+		return fmt.Errorf("draw nonce prefix: %w", err)
+	}
+	s.prefix, s.left = prefix, sessionMessages
+	return nil
 }
