@@ -48,13 +48,17 @@ func (r *keyring) find(prefix []byte) (cipher.AEAD, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &derivedKey{prefix: p, aead: aead}
+	r.add(&derivedKey{prefix: p, aead: aead})
+	return aead, nil
+}
+
+// add puts a key in the place of the oldest, unless the ring was wiped since the key was asked for.
+func (r *keyring) add(d *derivedKey) {
 	slot := &r.slots[(r.next.Add(1)-1)%ringSlots]
 	slot.Store(d)
-	if r.xaes.Load() == nil { // wiped meanwhile, perhaps before the store
+	if r.xaes.Load() == nil { // wiped, perhaps before the store
 		slot.CompareAndSwap(d, nil)
 	}
-	return aead, nil
 }
 
 // wipe drops every key. Calls under way end as they would have; later ones get ErrWiped.

@@ -49,6 +49,29 @@ func TestKeyringKeepsTheLastEightKeys(t *testing.T) {
 }
 
 func TestWipedKeyringHoldsNoKeys(t *testing.T) {
+	check := func(r *keyring) {
+		t.Helper()
+		if r.xaes.Load() != nil {
+			t.Error("the deriving key is left")
+		}
+		for i := range r.slots {
+			if r.slots[i].Load() != nil {
+				t.Error("a derived key is left")
+			}
+		}
+		_, err := r.find(make([]byte, prefixSize))
+		wantError(t, err, ErrWiped)
+	}
+	r := newTestRing()
+	for i := range 2 * ringSlots {
+		must(r.find(bytes.Repeat([]byte{byte(i)}, prefixSize)))
+	}
+	r.wipe()
+	check(r)
+	// A key that was derived while the ring was wiped comes too late.
+	r.add(&derivedKey{})
+	check(r)
+
 	for range 100 {
 		r := newTestRing()
 		var wg sync.WaitGroup
@@ -61,16 +84,7 @@ func TestWipedKeyringHoldsNoKeys(t *testing.T) {
 		}
 		wg.Go(r.wipe)
 		wg.Wait()
-		if r.xaes.Load() != nil {
-			t.Fatal("the deriving key is left")
-		}
-		for i := range r.slots {
-			if r.slots[i].Load() != nil {
-				t.Fatal("a derived key is left")
-			}
-		}
-		_, err := r.find(make([]byte, prefixSize))
-		wantError(t, err, ErrWiped)
+		check(r)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -108,6 +109,15 @@ func TestRecordThatSaysTheImpossibleIsRefused(t *testing.T) {
 	}
 }
 
+func TestReservedBytesOfARecordAreWrittenAsZeros(t *testing.T) {
+	plain := [recordSize]byte(bytes.Repeat([]byte{0xff}, recordSize)) // as another call may leave the scratch
+	want := goldenRecord()
+	want.marshal(&plain)
+	if got, err := parseRecord(&plain); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestHeaderOfTheWrongLengthIsRefused(t *testing.T) {
 	c, s := testRecords()
 	for _, n := range []int{0, 1, 23, 24, HeaderSize - 1, HeaderSize + 1} {
@@ -119,9 +129,15 @@ func TestHeaderOfTheWrongLengthIsRefused(t *testing.T) {
 			t.Errorf("HeaderFileID of %d bytes: %v", n, err)
 		}
 	}
-	for _, bad := range []string{"kmsfs\x00\x02\x00", "kmsfs\x00\x00\x00", "kmsfs\x00\x01\x01", "KMSFS\x00\x01\x00", "kmsfsdir"} {
+	for bad, message := range map[string]string{
+		"kmsfs\x00\x02\x00": "version 2", "kmsfs\x00\x00\x00": "version 0",
+		"kmsfs\x00\x01\x01": "without magic", "KMSFS\x00\x01\x00": "without magic", "kmsfsdir": "without magic",
+	} {
 		_, err := HeaderFileID(append([]byte(bad), testFile[:]...))
 		wantError(t, err, ErrMalformed)
+		if !strings.Contains(fmt.Sprint(err), message) {
+			t.Errorf("%q: %v, want %s", bad, err, message)
+		}
 	}
 }
 
