@@ -15,7 +15,7 @@
 //   - Key material is a *Key, which redacts itself in logs, can be wiped and refuses to be used afterwards. Go keeps
 //     expanded AES keys out of reach, so wiping those means dropping the last reference to them.
 //   - Sealing and opening blocks allocates nothing once the session's key is derived.
-//   - Every type is safe for concurrent use, except that Key.Wipe must not run beside another use of that key.
+//   - Every cipher is safe for concurrent use, except that Key.Wipe must not run beside another use of that key.
 //
 // # Keys
 //

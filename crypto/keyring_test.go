@@ -12,6 +12,14 @@ func newTestRing() *keyring {
 	return r
 }
 
+func TestKeyringWipesTheKeyItWasGiven(t *testing.T) {
+	k := testKey(1)
+	new(keyring).init(k)
+	if !bytes.Equal(k.Bytes(), make([]byte, KeySize)) {
+		t.Error("the key is still there")
+	}
+}
+
 func TestKeyringKeepsTheLastEightKeys(t *testing.T) {
 	r := newTestRing()
 	prefix := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, prefixSize) }
