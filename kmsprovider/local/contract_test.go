@@ -3,6 +3,7 @@ package local_test
 import (
 	"bytes"
 	"context"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -22,10 +23,22 @@ func options(path string) local.Options {
 	}
 }
 
+// scratch is a directory of the test's own, in memory where that is possible:
+// nothing here depends on a disk, and syncing a busy one takes its time.
+func scratch(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "kmsfs-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // create makes a keystore in a directory of its own.
 func create(t testing.TB) *local.Keystore {
 	t.Helper()
-	k, err := local.Create(t.Context(), options(filepath.Join(t.TempDir(), "keystore.json")))
+	k, err := local.Create(t.Context(), options(filepath.Join(scratch(t), "keystore.json")))
 	if err != nil {
 		t.Fatal(err)
 	}

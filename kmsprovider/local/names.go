@@ -126,9 +126,12 @@ func wellFormedKeyID(s string) bool {
 		}
 		s = parts[5]
 	}
+	// An alias of AWS's own has the form of one; it is just never here.
+	if name, found := strings.CutPrefix(s, "alias/aws/"); found {
+		s = aliasPrefix + name
+	}
 	if strings.HasPrefix(s, aliasPrefix) {
-		// An alias of AWS's own has the form of one; it is just not here.
-		return checkAlias(s) == nil || checkAlias(aliasPrefix+strings.TrimPrefix(s, "alias/aws/")) == nil
+		return checkAlias(s) == nil
 	}
 	_, ok := parseKeyUUID(s)
 	return ok
