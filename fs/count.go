@@ -1,0 +1,178 @@
+package fs
+
+import (
+	"sync/atomic"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// Counts counts requests by kind. RELEASE, FORGET and RELEASEDIR, for which no
+// program waits, are counted like the others.
+type Counts struct {
+	n [opCount]atomic.Uint64
+}
+
+type op int
+
+const (
+	opLookup op = iota
+	opForget
+	opGetattr
+	opSetattr
+	opReadlink
+	opSymlink
+	opMknod
+	opMkdir
+	opUnlink
+	opRmdir
+	opRename
+	opLink
+	opCreate
+	opOpen
+	opRead
+	opWrite
+	opFlush
+	opRelease
+	opFsync
+	opLseek
+	opCopyFileRange
+	opOpendir
+	opReaddir
+	opReaddirplus
+	opReleasedir
+	opFsyncdir
+	opStatfs
+	opCount
+)
+
+var opNames = [opCount]string{
+	"LOOKUP", "FORGET", "GETATTR", "SETATTR", "READLINK", "SYMLINK", "MKNOD", "MKDIR", "UNLINK", "RMDIR",
+	"RENAME", "LINK", "CREATE", "OPEN", "READ", "WRITE", "FLUSH", "RELEASE", "FSYNC", "LSEEK",
+	"COPY_FILE_RANGE", "OPENDIR", "READDIR", "READDIRPLUS", "RELEASEDIR", "FSYNCDIR", "STATFS",
+}
+
+func (c *Counts) add(o op) { c.n[o].Add(1) }
+
+// Snapshot returns the counts by the kernel's name of the request; kinds that
+// never came are left out.
+func (c *Counts) Snapshot() map[string]uint64 {
+	out := make(map[string]uint64)
+	for i := range c.n {
+		if n := c.n[i].Load(); n > 0 {
+			out[opNames[i]] = n
+		}
+	}
+	return out
+}
+
+// The methods below only count and pass on.
+
+func (r *rawFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	r.m.counts.add(opLookup)
+	return r.RawFileSystem.Lookup(cancel, h, name, out)
+}
+
+func (r *rawFS) Forget(id, n uint64) {
+	r.m.counts.add(opForget)
+	r.RawFileSystem.Forget(id, n)
+}
+
+func (r *rawFS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	r.m.counts.add(opGetattr)
+	return r.RawFileSystem.GetAttr(cancel, in, out)
+}
+
+func (r *rawFS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	r.m.counts.add(opSetattr)
+	return r.RawFileSystem.SetAttr(cancel, in, out)
+}
+
+func (r *rawFS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	r.m.counts.add(opReadlink)
+	return r.RawFileSystem.Readlink(cancel, h)
+}
+
+func (r *rawFS) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	r.m.counts.add(opSymlink)
+	return r.RawFileSystem.Symlink(cancel, h, target, name, out)
+}
+
+func (r *rawFS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	r.m.counts.add(opMknod)
+	return r.RawFileSystem.Mknod(cancel, in, name, out)
+}
+
+func (r *rawFS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	r.m.counts.add(opMkdir)
+	return r.RawFileSystem.Mkdir(cancel, in, name, out)
+}
+
+func (r *rawFS) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	r.m.counts.add(opUnlink)
+	return r.RawFileSystem.Unlink(cancel, h, name)
+}
+
+func (r *rawFS) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	r.m.counts.add(opRmdir)
+	return r.RawFileSystem.Rmdir(cancel, h, name)
+}
+
+func (r *rawFS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	r.m.counts.add(opRename)
+	return r.RawFileSystem.Rename(cancel, in, oldName, newName)
+}
+
+func (r *rawFS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	r.m.counts.add(opLink)
+	return r.RawFileSystem.Link(cancel, in, name, out)
+}
+
+func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	r.m.counts.add(opCreate)
+	return r.RawFileSystem.Create(cancel, in, name, out)
+}
+
+func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	r.m.counts.add(opRead)
+	return r.RawFileSystem.Read(cancel, in, buf)
+}
+
+func (r *rawFS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
+	r.m.counts.add(opRelease)
+	r.RawFileSystem.Release(cancel, in)
+}
+
+func (r *rawFS) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	r.m.counts.add(opFsync)
+	return r.RawFileSystem.Fsync(cancel, in)
+}
+
+func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	r.m.counts.add(opOpendir)
+	return r.RawFileSystem.OpenDir(cancel, in, out)
+}
+
+func (r *rawFS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	r.m.counts.add(opReaddir)
+	return r.RawFileSystem.ReadDir(cancel, in, out)
+}
+
+func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	r.m.counts.add(opReaddirplus)
+	return r.RawFileSystem.ReadDirPlus(cancel, in, out)
+}
+
+func (r *rawFS) ReleaseDir(in *fuse.ReleaseIn) {
+	r.m.counts.add(opReleasedir)
+	r.RawFileSystem.ReleaseDir(in)
+}
+
+func (r *rawFS) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	r.m.counts.add(opFsyncdir)
+	return r.RawFileSystem.FsyncDir(cancel, in)
+}
+
+func (r *rawFS) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	r.m.counts.add(opStatfs)
+	return r.RawFileSystem.StatFs(cancel, h, out)
+}

@@ -1,0 +1,26 @@
+// Package fs shows a volume as a FUSE file system: it turns what the kernel asks
+// into calls on volume.Node, and nothing of ciphertext is known here.
+//
+// # Map
+//
+//	mount.go    Mount: kernel options, the server, unmounting
+//	node.go     the node tree: lookup and attributes
+//	entries.go  what changes a directory
+//	data.go     read, write, fsync
+//	dir.go      reading directories
+//	raw.go      what the node API hides: OPEN, FLUSH, LSEEK and write flags
+//	errno.go    the one map from errors to errno
+//	count.go    requests by kind
+//
+// # Requests
+//
+// A round trip to user space costs more than encrypting a block, so the kernel
+// is told not to ask: OPEN and FLUSH are answered ENOSYS once and never come
+// again, entries and attributes are cached for minutes, written pages are kept
+// and sent later in large requests. That is right because the volume lets one
+// mount write at a time. A node owns its backing descriptor and its keys; there
+// are no handles.
+//
+// Without OPEN nobody but the kernel checks permissions, so default_permissions
+// is set, unless only uid 0 can reach the mount.
+package fs

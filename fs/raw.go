@@ -1,0 +1,69 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// rawFS sits between the server and the node tree: it answers what the node API
+// cannot, passes on what that hides, and counts.
+type rawFS struct {
+	fuse.RawFileSystem
+	m        *Mount
+	keepOpen bool
+}
+
+// Open is answered ENOSYS once; the kernel then never asks again, nor for
+// RELEASE. Reads and writes find their node without a handle.
+func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	r.m.counts.add(opOpen)
+	if !r.keepOpen {
+		return fuse.ENOSYS
+	}
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	return fuse.OK
+}
+
+// Flush is answered ENOSYS likewise: closing a file writes its dirty pages by
+// itself, and a write has reached the backing file when it is answered.
+func (r *rawFS) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	r.m.counts.add(opFlush)
+	return fuse.ENOSYS
+}
+
+// Lseek would be asked for holes without the dirty pages having been written.
+// ENOSYS makes everything data.
+func (r *rawFS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	r.m.counts.add(opLseek)
+	return fuse.ENOSYS
+}
+
+// CopyFileRange cannot share blocks: every block is bound to its file and place.
+// ENOSYS makes the kernel copy through the page cache.
+func (r *rawFS) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	r.m.counts.add(opCopyFileRange)
+	return 0, fuse.ENOSYS
+}
+
+// Write honours WRITE_KILL_SUIDGID, which the node API does not show.
+func (r *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	r.m.counts.add(opWrite)
+	n, st := r.RawFileSystem.Write(cancel, in, data)
+	if st.Ok() && in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		st = r.dropPrivileges(cancel, in)
+	}
+	return n, st
+}
+
+// Writev is what the server calls first.
+func (r *rawFS) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	if len(data) == 1 {
+		return r.Write(cancel, in, data[0])
+	}
+	return 0, fuse.ENOSYS // Write is called instead
+}
+
+func (r *rawFS) dropPrivileges(cancel <-chan struct{}, in *fuse.WriteIn) fuse.Status {
+	set := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: in.InHeader, Valid: fuse.FATTR_KILL_SUIDGID}}
+	var out fuse.AttrOut
+	return r.RawFileSystem.SetAttr(cancel, &set, &out)
+}

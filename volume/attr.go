@@ -1,0 +1,197 @@
+package volume
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// Attr is what stat shows of an inode: the backing file's attributes, with the
+// plaintext's size.
+type Attr struct {
+	Ino, Gen             uint64
+	Size                 uint64 // bytes of plaintext
+	Blocks               uint64 // of 512 bytes, as the backing file takes up
+	Blksize              uint32
+	Mode                 uint32 // type and permissions
+	Nlink, UID, GID      uint32
+	RdevMajor, RdevMinor uint32
+	Atime, Mtime, Ctime  unix.StatxTimestamp
+	Btime                unix.StatxTimestamp // zero where the store has none
+}
+
+// attr turns the backing file's status into the node's.
+func (n *Node) attr(st *unix.Statx_t) (Attr, error) {
+	a := Attr{
+		Ino: n.key.ino, Gen: n.key.gen,
+		Size: st.Size, Blocks: st.Blocks, Blksize: crypto.BlockSize,
+		Mode: uint32(st.Mode), Nlink: st.Nlink, UID: st.Uid, GID: st.Gid,
+		RdevMajor: st.Rdev_major, RdevMinor: st.Rdev_minor,
+		Atime: st.Atime, Mtime: st.Mtime, Ctime: st.Ctime, Btime: st.Btime,
+	}
+	switch n.mode {
+	case unix.S_IFREG:
+		a.Size = uint64(crypto.PlainSizeFloor(int64(st.Size)))
+	case unix.S_IFDIR:
+		if n == n.vol.root && a.Nlink > 2 {
+			a.Nlink-- // .kmsfs
+		}
+	case unix.S_IFLNK:
+		size, err := n.linkSize(int(st.Size))
+		if err != nil {
+			// Reading the link will say what is wrong with it.
+			size = 0
+		}
+		a.Size = uint64(size)
+	}
+	return a, nil
+}
+
+// Attr returns the node's attributes.
+func (n *Node) Attr() (Attr, error) {
+	var st unix.Statx_t
+	if err := n.stat(&st); err != nil {
+		return Attr{}, err
+	}
+	return n.attr(&st)
+}
+
+// stat reads the backing inode's status.
+func (n *Node) stat(st *unix.Statx_t) error {
+	return n.onBacking(func(dirfd int, name string) error {
+		if err := n.vol.backing.Statx(dirfd, name, st); err != nil {
+			return err
+		}
+		if keyOf(st) != n.key {
+			return unix.ENOENT
+		}
+		return nil
+	})
+}
+
+// onBacking calls with an open descriptor of the inode and the name "", or with
+// its directory and its name in it.
+func (n *Node) onBacking(call func(dirfd int, name string) error) error {
+	n.mu.Lock()
+	if d := n.desc; d != nil {
+		d.take()
+		n.mu.Unlock()
+		defer d.release()
+		return call(d.fd, "")
+	}
+	n.mu.Unlock()
+	var err error = unix.ENOENT
+	for _, p := range n.known() {
+		var d *descriptor
+		if d, err = p.parent.use(); err != nil {
+			continue
+		}
+		err = call(d.fd, p.backing)
+		d.release()
+		if err != unix.ENOENT {
+			break
+		}
+	}
+	return err
+}
+
+// Change is a set of attributes to change; nil leaves one as it is.
+type Change struct {
+	Size         *int64
+	Mode         *uint32 // permission bits
+	UID, GID     *uint32
+	Atime, Mtime *time.Time
+	AtimeNow     bool
+	MtimeNow     bool
+	// DropPrivileges clears suid, and sgid of what the group may execute: a
+	// write or truncation by somebody without the right to keep them.
+	DropPrivileges bool
+}
+
+// SetAttr changes attributes and returns the new ones: size first, then owner,
+// mode and times, so that none undoes another.
+func (n *Node) SetAttr(ctx context.Context, c Change) (Attr, error) {
+	if c.Size != nil {
+		if err := n.Truncate(ctx, *c.Size); err != nil {
+			return Attr{}, err
+		}
+	}
+	if err := n.onBacking(func(dirfd int, name string) error { return n.setBacking(dirfd, name, &c) }); err != nil {
+		return Attr{}, err
+	}
+	return n.Attr()
+}
+
+// setBacking changes what the backing inode keeps for us.
+func (n *Node) setBacking(dirfd int, name string, c *Change) error {
+	if n.vol.readOnly {
+		return unix.EROFS
+	}
+	k := n.vol.backing
+	if name != "" {
+		// Nothing but our own inode is touched.
+		var st unix.Statx_t
+		if err := k.Statx(dirfd, name, &st); err != nil {
+			return err
+		}
+		if keyOf(&st) != n.key {
+			return unix.ENOENT
+		}
+	}
+	if c.UID != nil || c.GID != nil {
+		if err := k.Fchownat(dirfd, name, ownerID(c.UID), ownerID(c.GID)); err != nil {
+			return err
+		}
+	}
+	if c.DropPrivileges && c.Mode == nil {
+		if err := n.dropPrivileges(dirfd, name); err != nil {
+			return err
+		}
+	}
+	if c.Mode != nil {
+		if err := k.Fchmodat(dirfd, name, *c.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	if c.Atime != nil || c.Mtime != nil || c.AtimeNow || c.MtimeNow {
+		times := [2]unix.Timespec{timespec(c.Atime, c.AtimeNow), timespec(c.Mtime, c.MtimeNow)}
+		return k.Utimensat(dirfd, name, &times)
+	}
+	return nil
+}
+
+func (n *Node) dropPrivileges(dirfd int, name string) error {
+	var st unix.Statx_t
+	if err := n.vol.backing.Statx(dirfd, name, &st); err != nil {
+		return err
+	}
+	mode := uint32(st.Mode) & 0o7777
+	keep := mode &^ unix.S_ISUID
+	if mode&unix.S_IXGRP != 0 {
+		keep &^= unix.S_ISGID
+	}
+	if keep == mode || n.mode != unix.S_IFREG {
+		return nil
+	}
+	return n.vol.backing.Fchmodat(dirfd, name, keep)
+}
+
+func ownerID(id *uint32) int {
+	if id == nil {
+		return -1
+	}
+	return int(*id)
+}
+
+func timespec(t *time.Time, now bool) unix.Timespec {
+	switch {
+	case now:
+		return unix.Timespec{Nsec: unix.UTIME_NOW}
+	case t == nil:
+		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+	}
+	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
+}

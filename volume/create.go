@@ -1,0 +1,192 @@
+package volume
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// Owner is whom a new object belongs to. The zero value means the daemon's own
+// user; as root, a mount passes the caller.
+type Owner struct {
+	Set      bool
+	UID, GID uint32
+}
+
+// Create makes a regular file and opens it. mode holds the permission bits;
+// the umask has been applied.
+func (n *Node) Create(name string, mode uint32, owner Owner) (*Node, Attr, error) {
+	if n.vol.readOnly {
+		return nil, Attr{}, unix.EROFS
+	}
+	e, err := n.encode(name)
+	if err != nil {
+		return nil, Attr{}, err
+	}
+	dir, err := n.dirID()
+	if err != nil {
+		return nil, Attr{}, err
+	}
+	key, err := n.vol.pool.take()
+	if err != nil {
+		return nil, Attr{}, err
+	}
+	d, err := n.use()
+	if err != nil {
+		n.vol.pool.put(key)
+		return nil, Attr{}, err
+	}
+	defer d.release()
+	child, a, err := n.createIn(d, dir, e, mode, owner, key)
+	if err != nil {
+		n.vol.pool.put(key)
+	}
+	return child, a, err
+}
+
+// createIn makes the backing file with its record. On failure nothing is left.
+func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, owner Owner, key newFileKey) (*Node, Attr, error) {
+	v := n.vol
+	if err := v.storeLongName(d.fd, e); err != nil {
+		return nil, Attr{}, err
+	}
+	fd, err := v.backing.Openat(d.fd, e.backing, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode&0o7777)
+	if err != nil {
+		if err != unix.EEXIST {
+			v.dropLongName(d.fd, e.backing)
+		}
+		return nil, Attr{}, err
+	}
+	f := &file{id: key.id, records: crypto.NewRecordCipher(v.vk, v.id, key.id)}
+	f.rec.BindingA = v.binder.Binding(dir, e.plain)
+	f.rec.Generation = 1
+	f.keys.Store(key.keys)
+	var header [crypto.HeaderSize]byte
+	var st unix.Statx_t
+	err = f.sealRecordWith(v, header[:])
+	if err == nil {
+		err = n.chown(fd, mode, owner)
+	}
+	if err == nil {
+		_, err = pwriteFull(v.backing, fd, header[:], 0)
+	}
+	if err == nil {
+		err = v.backing.Statx(fd, "", &st)
+	}
+	if err != nil {
+		v.backing.Close(fd)
+		_ = v.backing.Unlinkat(d.fd, e.backing, 0)
+		v.dropLongName(d.fd, e.backing)
+		return nil, Attr{}, err
+	}
+
+	child := v.internNew(place{parent: n, name: e.plain, backing: e.backing}, &st)
+	f.node = child
+	child.mu.Lock()
+	child.adopt(f, fd, true)
+	child.mu.Unlock()
+	v.keys.put(key.id, key.keys)
+	a, err := child.attr(&st)
+	return child, a, err
+}
+
+// sealRecordWith seals a new file's first record, before it has a node.
+func (f *file) sealRecordWith(v *Volume, dst []byte) error {
+	s, err := f.records.NewSealer(v.random)
+	if err != nil {
+		return err
+	}
+	f.recSealer = s
+	return s.Seal(dst, f.rec)
+}
+
+// chown gives a new object, open as fd, to its owner. In a setgid directory it
+// keeps the group that it inherited; the mode is set again where chown drops
+// bits of it.
+func (n *Node) chown(fd int, mode uint32, owner Owner) error {
+	if !owner.Set || (int(owner.UID) == os.Geteuid() && int(owner.GID) == os.Getegid()) {
+		return nil
+	}
+	gid := int(owner.GID)
+	setgid, err := n.isSetgid()
+	if err != nil {
+		return err
+	}
+	if setgid {
+		gid = -1
+	}
+	if err := n.vol.backing.Fchownat(fd, "", int(owner.UID), gid); err != nil {
+		return err
+	}
+	if mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		return n.vol.backing.Fchmodat(fd, "", mode&0o7777)
+	}
+	return nil
+}
+
+// isSetgid tells whether new entries of the directory inherit its group.
+func (n *Node) isSetgid() (bool, error) {
+	var st unix.Statx_t
+	err := n.stat(&st)
+	return st.Mode&unix.S_ISGID != 0, err
+}
+
+// Mknod makes a FIFO, socket or device; mode holds its type and permissions.
+// Its backing object is the same, under an encrypted name.
+func (n *Node) Mknod(name string, mode uint32, major, minor uint32, owner Owner) (*Node, Attr, error) {
+	return n.makeEntry(name, func(d *descriptor, e entryName) error {
+		dev := int(unix.Mkdev(major, minor))
+		if err := n.vol.backing.Mknodat(d.fd, e.backing, mode, dev); err != nil {
+			return err
+		}
+		return n.chownEntry(d, e, owner)
+	})
+}
+
+// makeEntry makes an object that is no data file and no directory.
+func (n *Node) makeEntry(name string, make func(*descriptor, entryName) error) (*Node, Attr, error) {
+	v := n.vol
+	if v.readOnly {
+		return nil, Attr{}, unix.EROFS
+	}
+	e, err := n.encode(name)
+	if err != nil {
+		return nil, Attr{}, err
+	}
+	d, err := n.use()
+	if err != nil {
+		return nil, Attr{}, err
+	}
+	defer d.release()
+	if err := v.storeLongName(d.fd, e); err != nil {
+		return nil, Attr{}, err
+	}
+	if err := make(d, e); err != nil {
+		if err != unix.EEXIST {
+			v.dropLongName(d.fd, e.backing)
+		}
+		return nil, Attr{}, err
+	}
+	return n.found(d, place{parent: n, name: name, backing: e.backing}, false)
+}
+
+// chownEntry gives an object that cannot be opened to its owner, or removes it.
+func (n *Node) chownEntry(d *descriptor, e entryName, owner Owner) error {
+	if !owner.Set || (int(owner.UID) == os.Geteuid() && int(owner.GID) == os.Getegid()) {
+		return nil
+	}
+	gid := int(owner.GID)
+	setgid, err := n.isSetgid()
+	if err == nil {
+		if setgid {
+			gid = -1
+		}
+		err = n.vol.backing.Fchownat(d.fd, e.backing, int(owner.UID), gid)
+	}
+	if err != nil {
+		_ = n.vol.backing.Unlinkat(d.fd, e.backing, 0)
+	}
+	return err
+}

@@ -1,0 +1,191 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// directory is what a directory's record says, once it has been verified.
+type directory struct {
+	id crypto.ID
+}
+
+// Names that kmsfs itself uses in the backing directory. They cannot collide
+// with encrypted names, which have no dot.
+const (
+	metaDir    = ".kmsfs"      // in the root alone
+	recordName = ".kmsfs.dir"  // a directory's record, in it
+	tmpPrefix  = ".kmsfs.tmp." // something on its way to its place
+)
+
+// dirID returns the directory's ID, reading and authenticating its record the
+// first time.
+func (n *Node) dirID() (crypto.ID, error) {
+	if n == n.vol.root {
+		return n.vol.rootID, nil
+	}
+	n.mu.Lock()
+	if n.dir != nil {
+		id := n.dir.id
+		n.mu.Unlock()
+		return id, nil
+	}
+	n.mu.Unlock()
+
+	rec, err := n.readRecord()
+	if err != nil {
+		return crypto.ID{}, err
+	}
+	if err := n.checkDirBinding(rec); err != nil {
+		return crypto.ID{}, err
+	}
+	n.mu.Lock()
+	n.dir = &directory{id: rec.ID}
+	n.mu.Unlock()
+	return rec.ID, nil
+}
+
+// readRecord reads the directory's record and authenticates it; where it is
+// missing because a removal was interrupted, it is put back first.
+func (n *Node) readRecord() (crypto.DirRecord, error) {
+	if n.undecipherable.Load() {
+		return crypto.DirRecord{}, n.integrity(-1, errors.New("its name does not decrypt"))
+	}
+	d, err := n.use()
+	if err != nil {
+		return crypto.DirRecord{}, err
+	}
+	defer d.release()
+	b, err := n.readInside(d, recordName, crypto.DirRecordSize)
+	if err == unix.ENOENT && n.restoreRecord(d) == nil {
+		b, err = n.readInside(d, recordName, crypto.DirRecordSize)
+	}
+	if err == unix.ENOENT || err == unix.ELOOP || errors.Is(err, errTooLong) {
+		return crypto.DirRecord{}, n.integrity(-1, fmt.Errorf("directory record %s: %w", recordName, err))
+	}
+	if err != nil {
+		return crypto.DirRecord{}, fmt.Errorf("read directory record of %q: %w", n.Path(), err)
+	}
+	rec, err := n.vol.dirs.Open(b)
+	if err != nil {
+		return crypto.DirRecord{}, n.integrity(-1, fmt.Errorf("directory record %s: %w", recordName, err))
+	}
+	return rec, nil
+}
+
+// checkDirBinding makes sure that the directory is where its record says.
+func (n *Node) checkDirBinding(rec crypto.DirRecord) error {
+	p, ok := n.at()
+	if !ok {
+		return unix.ENOENT
+	}
+	parent, err := p.parent.dirID()
+	if err != nil {
+		return err
+	}
+	b := n.vol.binder.Binding(parent, p.name)
+	if b == rec.BindingA || b == rec.BindingB {
+		return nil
+	}
+	err = n.integrity(-1, errors.New("it belongs under another name: the backing directory was moved or swapped"))
+	if !n.vol.relaxed {
+		return err
+	}
+	n.vol.log.Warn("accepted after a power cut", "error", err)
+	return nil
+}
+
+// rewriteDirRecord changes the directory's record in place. It is smaller than
+// a page, so it is old or new.
+func (n *Node) rewriteDirRecord(mutate func(*crypto.DirRecord)) error {
+	rec, err := n.readRecord()
+	if err != nil {
+		return err
+	}
+	mutate(&rec)
+	d, err := n.use()
+	if err != nil {
+		return err
+	}
+	defer d.release()
+	k := n.vol.backing
+	fd, err := n.openInside(d, recordName, unix.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer k.Close(fd)
+	var b [crypto.DirRecordSize]byte
+	if err := n.vol.dirs.Seal(b[:], n.vol.random, rec); err != nil {
+		return err
+	}
+	if _, err := pwriteFull(k, fd, b[:], 0); err != nil {
+		return fmt.Errorf("write directory record of %q: %w", n.Path(), err)
+	}
+	n.vol.debts.oweDir(rec.ID)
+	return nil
+}
+
+// bindings is the pair of slots of a file's or directory's record.
+type bindings struct{ a, b *[16]byte }
+
+// add puts a new binding into the slot that does not hold the current one.
+func (s bindings) add(current, next [16]byte) {
+	switch {
+	case *s.a == next || *s.b == next:
+	case *s.a == current:
+		*s.b = next
+	default:
+		*s.a = next
+	}
+}
+
+// settle leaves only the binding that holds from now on.
+func (s bindings) settle(current [16]byte) {
+	*s.a, *s.b = current, [16]byte{}
+}
+
+func dirBindings(r *crypto.DirRecord) bindings { return bindings{&r.BindingA, &r.BindingB} }
+func fileBindings(r *crypto.Record) bindings   { return bindings{&r.BindingA, &r.BindingB} }
+
+// restoreRecord puts a directory's record back that an interrupted removal had
+// moved to the parent. Only a record that is bound to this very place is taken.
+func (n *Node) restoreRecord(d *descriptor) error {
+	p, ok := n.at()
+	if !ok || n.vol.readOnly {
+		return unix.ENOENT
+	}
+	parentID, err := p.parent.dirID()
+	if err != nil {
+		return err
+	}
+	want := n.vol.binder.Binding(parentID, p.name)
+	pd, err := p.parent.use()
+	if err != nil {
+		return err
+	}
+	defer pd.release()
+	entries, err := n.vol.listBacking(pd.fd)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !isTemporary(e.name) {
+			continue
+		}
+		b, err := readSmall(n.vol.backing, pd.fd, e.name, crypto.DirRecordSize)
+		if err != nil {
+			continue
+		}
+		rec, err := n.vol.dirs.Open(b)
+		if err != nil || (rec.BindingA != want && rec.BindingB != want) {
+			continue
+		}
+		n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
+		return n.vol.backing.Renameat2(pd.fd, e.name, d.fd, recordName, unix.RENAME_NOREPLACE)
+	}
+	return unix.ENOENT
+}

@@ -1,0 +1,57 @@
+// Package volume is an encrypted volume on a backing directory, without FUSE:
+// configuration, names, keys, file contents, seals and crash safety. Everything
+// that a mount, a checker or a copier does to a volume goes through it, so that
+// most of it is tested without a kernel in between.
+//
+// # Map
+//
+//	volume.go       Volume: what is open, and Open and Close
+//	config*.go      volume.json: codec, MAC, atomic replacement
+//	init.go info.go making a volume, and what can be said of one without a key
+//	hoststate.go    what this host remembers of a volume (trust anchor)
+//	session.go      the one mount that writes
+//	volumekey.go    the volume key, unwrapped once a mount
+//	backing.go      Backing: the seam for every call on the backing directory
+//	node.go         Node: an inode, and the table that keeps each one single
+//	descriptor.go   the bounded set of open backing descriptors
+//	directory.go    directory IDs and records
+//	name.go         plain names to backing names, long and broken ones
+//	lookup.go list.go                  finding and listing entries
+//	create.go mkdir.go link.go symlink.go remove.go rename.go   changing the tree
+//	attr.go         stat, chmod, chown, times
+//	file.go         the state of an open data file: record, keys, tags
+//	read.go write.go truncate.go       contents
+//	sync.go         fsync, and what must be durable before it returns
+//	filekey.go      the cache of unwrapped data keys
+//	sidecar.go      the store of wrapped data keys
+//	pool.go         data keys made ahead for files that do not exist yet
+//	reap.go         removal of sidecars that no file needs any more
+//	redo.go replay.go   slots that make a change of several places atomic
+//	                under kill -9, and what the next mount does with them
+//
+// # Invariants
+//
+//   - Nothing read from the backing directory is believed before it is
+//     authenticated; what fails is an ErrIntegrity, for that entry alone.
+//   - A Node is unique for an inode while anybody holds it. Its file state,
+//     where there is any, is the only one, and equals the record on disk
+//     outside of a critical section of file.write.
+//   - A change of more than one place of a file is armed in a redo slot first.
+//   - No path is ever followed: every call names one entry below an open
+//     directory descriptor, with O_NOFOLLOW or AT_SYMLINK_NOFOLLOW.
+//
+// # Locks
+//
+// In the order in which they may be taken:
+//
+//	redo slot          a slot is drawn before any lock of a file, and given back after
+//	file.write         one writer of a file's content or record at a time
+//	file.content       readers shared; exclusive while the change reaches the disk
+//	Node.mu            places, descriptor and file state of a node. Upwards only:
+//	                   a holder may take its parent's, never a child's. Held while
+//	                   the backing file is opened, never across a KMS call.
+//	everything else    leaf locks: node table, descriptor set, key cache, pool, queues
+//
+// No lock is held across a call to a KMS: the key cache lets later callers for
+// the same file wait on a channel instead.
+package volume

@@ -1,0 +1,326 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// file is the state of an open data file. It lives as long as its descriptor
+// is open, and outside of a writer's critical section it equals what is on disk.
+type file struct {
+	node    *Node
+	desc    *descriptor
+	id      crypto.ID
+	records *crypto.RecordCipher
+
+	keys   atomic.Pointer[fileKeys]
+	sealer atomic.Pointer[crypto.BlockSealer]
+
+	// write makes changes one after the other; content keeps readers out while
+	// one reaches the disk. rec changes under both, so either is enough to read it.
+	write   sync.Mutex
+	content sync.RWMutex
+	rec     crypto.Record
+
+	recSealer *crypto.RecordSealer // under write
+	tags      tagCache             // under write
+
+	// lenient: a mismatch of the seal was accepted after a power cut, so the
+	// count of holes proves nothing.
+	lenient bool
+}
+
+// openFile returns the node's file state, loading it if need be; the caller
+// releases it. With write, the descriptor can be written to.
+func (n *Node) openFile(write bool) (*file, error) {
+	if n.mode != unix.S_IFREG {
+		if n.mode == unix.S_IFDIR {
+			return nil, unix.EISDIR
+		}
+		return nil, unix.EINVAL
+	}
+	if write && n.vol.readOnly {
+		return nil, unix.EROFS
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.file == nil {
+		if err := n.load(write); err != nil {
+			return nil, err
+		}
+	} else if write && !n.desc.writable {
+		if err := n.makeWritable(); err != nil {
+			return nil, err
+		}
+	}
+	n.desc.take()
+	return n.file, nil
+}
+
+func (f *file) release() { f.desc.release() }
+
+// load opens the backing file and authenticates its record. The caller holds n.mu.
+func (n *Node) load(write bool) error {
+	if n.undecipherable.Load() {
+		return n.integrity(-1, errors.New("its name does not decrypt"))
+	}
+	fd, writable, err := n.openData(write)
+	if err != nil {
+		return err
+	}
+	f, err := n.readSeal(fd)
+	if err != nil {
+		n.vol.backing.Close(fd)
+		return err
+	}
+	n.adopt(f, fd, writable)
+	return nil
+}
+
+// adopt makes f, open as fd, the node's file state. The caller holds n.mu or is
+// the only one who knows the node.
+func (n *Node) adopt(f *file, fd int, writable bool) {
+	n.desc = &descriptor{fd: fd, node: n, writable: writable, slot: -1}
+	n.file = f
+	f.desc = n.desc
+	n.vol.descriptors.add(n.desc)
+}
+
+// openData opens the backing file for reading and writing, or for reading only
+// where that is all that is allowed and needed.
+func (n *Node) openData(write bool) (fd int, writable bool, err error) {
+	if !n.vol.readOnly {
+		fd, err = n.reopen(unix.O_RDWR)
+		if err == nil {
+			return fd, true, nil
+		}
+		if write && err == unix.EACCES {
+			fd, err = n.reopenLifted(unix.O_RDWR)
+			return fd, err == nil, err
+		}
+		if write || (err != unix.EACCES && err != unix.EROFS && err != unix.EPERM && err != unix.ETXTBSY) {
+			return -1, false, err
+		}
+	}
+	fd, err = n.reopen(unix.O_RDONLY)
+	if err == unix.EACCES {
+		fd, err = n.reopenLifted(unix.O_RDONLY)
+	}
+	return fd, false, err
+}
+
+// makeWritable puts a descriptor that can be written to in the place of one
+// that can only be read; calls that are using it are not disturbed.
+func (n *Node) makeWritable() error {
+	fd, writable, err := n.openData(true)
+	if err != nil {
+		return err
+	}
+	defer n.vol.backing.Close(fd)
+	if !writable {
+		return unix.EROFS
+	}
+	if err := unix.Dup3(fd, n.desc.fd, unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	n.desc.writable = true
+	return nil
+}
+
+// readSeal reads and checks header, record, size and binding of the backing
+// file that is open as fd. The caller holds n.mu.
+func (n *Node) readSeal(fd int) (*file, error) {
+	v := n.vol
+	var header [crypto.HeaderSize]byte
+	got, err := preadFull(v.backing, fd, header[:], 0)
+	if err != nil {
+		return nil, err
+	}
+	if got < len(header) {
+		return nil, n.integrity(-1, fmt.Errorf("its header is cut short at %d of %d bytes "+
+			"(an interrupted create, or damage)", got, len(header)))
+	}
+	id, err := crypto.HeaderFileID(header[:])
+	if err != nil {
+		return nil, n.integrity(-1, err)
+	}
+	f := &file{node: n, id: id, records: crypto.NewRecordCipher(v.vk, v.id, id)}
+	if f.rec, err = f.records.Open(header[:]); err != nil {
+		return nil, n.integrity(-1, fmt.Errorf("record: %w", err))
+	}
+	var st unix.Statx_t
+	if err := v.backing.Statx(fd, "", &st); err != nil {
+		return nil, err
+	}
+	if err := f.checkSize(int64(st.Size)); err != nil {
+		return nil, err
+	}
+	if err := f.checkBinding(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// checkSize compares the record's size with the backing file's, in bytes.
+func (f *file) checkSize(cipherSize int64) error {
+	size, err := crypto.PlainSize(cipherSize)
+	if err == nil && uint64(size) == f.rec.Size {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("the backing file holds %d bytes of content, its record says %d", size, f.rec.Size)
+	}
+	if err = f.node.integrity(-1, err); !f.node.vol.relaxed {
+		return err
+	}
+	f.node.vol.log.Warn("accepted after a power cut", "error", err)
+	f.rec.Size = uint64(crypto.PlainSizeFloor(cipherSize))
+	f.rec.Stored = min(f.rec.Stored, crypto.BlockCount(int64(f.rec.Size)))
+	f.rec.Flags |= crypto.FlagRootAbsent
+	f.rec.Root = [16]byte{}
+	f.lenient = true
+	return nil
+}
+
+// checkBinding makes sure that the file is where its record says. A file that
+// was ever linked more than once is not bound.
+func (f *file) checkBinding() error {
+	if f.rec.Flags&crypto.FlagLinked != 0 {
+		return nil
+	}
+	for _, p := range f.node.known() {
+		dir, err := p.parent.dirID()
+		if err != nil {
+			return err
+		}
+		b := f.node.vol.binder.Binding(dir, p.name)
+		if b == f.rec.BindingA || b == f.rec.BindingB {
+			return nil
+		}
+	}
+	err := f.node.integrity(-1, errors.New("it belongs under another name: the backing file was moved or swapped"))
+	if !f.node.vol.relaxed {
+		return err
+	}
+	f.node.vol.log.Warn("accepted after a power cut", "error", err)
+	return nil
+}
+
+// unlock returns the file's content keys, asking the KMS if they are not cached.
+func (f *file) unlock(ctx context.Context) (*fileKeys, error) {
+	if k := f.keys.Load(); k != nil {
+		return k, nil
+	}
+	k, err := f.node.vol.keys.get(ctx, f.id)
+	if err != nil {
+		var bad *sidecarError
+		if errors.As(err, &bad) {
+			return nil, f.node.integrity(-1, err)
+		}
+		return nil, fmt.Errorf("unlock %s: %w", f.node.Path(), err)
+	}
+	f.keys.Store(k)
+	return k, nil
+}
+
+// blockSealer returns the writer session's sealer.
+func (f *file) blockSealer(k *fileKeys) (*crypto.BlockSealer, error) {
+	if s := f.sealer.Load(); s != nil {
+		return s, nil
+	}
+	s, err := k.blocks.NewSealer(f.node.vol.random)
+	if err != nil {
+		return nil, err
+	}
+	f.sealer.CompareAndSwap(nil, s)
+	return f.sealer.Load(), nil
+}
+
+// sealRecord seals r into the header at dst. The caller holds f.write.
+func (f *file) sealRecord(dst []byte, r crypto.Record) error {
+	if f.recSealer == nil {
+		s, err := f.records.NewSealer(f.node.vol.random)
+		if err != nil {
+			return err
+		}
+		f.recSealer = s
+	}
+	return f.recSealer.Seal(dst, r)
+}
+
+// rewriteRecord changes the record alone, for what the user does not see as a
+// write: times stay as they were. mutate returns false to change nothing.
+func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
+	v := f.node.vol
+	s, err := v.redo.draw()
+	if err != nil {
+		return err
+	}
+	defer v.redo.drop(s)
+
+	f.write.Lock()
+	defer f.write.Unlock()
+	next := f.rec
+	if !mutate(&next) {
+		return nil
+	}
+	next.Generation++
+	pay := s.payload()
+	if err := f.sealRecord(pay[:crypto.HeaderSize], next); err != nil {
+		return err
+	}
+	var st unix.Statx_t
+	if err := v.backing.Statx(f.desc.fd, "", &st); err != nil {
+		return err
+	}
+	record := segment{crypto.RecordOffset, crypto.RecordOffset, crypto.HeaderSize - crypto.RecordOffset}
+	c := change{
+		flags: slotTimes, atime: st.Atime, mtime: st.Mtime, segments: []segment{record},
+	}
+	f.arm(s, &c)
+	defer s.disarm()
+
+	f.content.Lock()
+	defer f.content.Unlock()
+	if err := f.apply(s, &c); err != nil {
+		return err
+	}
+	f.rec = next
+	times := [2]unix.Timespec{
+		{Sec: 0, Nsec: unix.UTIME_OMIT},
+		{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)},
+	}
+	return v.backing.Utimensat(f.desc.fd, "", &times)
+}
+
+// arm publishes a change of the file. It must be disarmed before f.write is
+// unlocked: two armed changes of one file would have no order. An unlinked file
+// has nothing to be recovered.
+func (f *file) arm(s *slot, c *change) {
+	if _, linked := f.node.at(); !linked {
+		return
+	}
+	c.file, c.ino, c.path = f.id, f.node.key.ino, f.node.BackingPath()
+	s.arm(f.node.vol.redo.session, c)
+}
+
+// apply writes a change's segments from the slot's payload.
+func (f *file) apply(s *slot, c *change) error {
+	k, pay := f.node.vol.backing, s.payload()
+	for _, seg := range c.segments {
+		if _, err := pwriteFull(k, f.desc.fd, pay[seg.from:seg.from+seg.len], seg.cipherOff); err != nil {
+			return err
+		}
+	}
+	if c.flags&slotTruncate != 0 {
+		return k.Ftruncate(f.desc.fd, c.size)
+	}
+	return nil
+}

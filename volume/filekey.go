@@ -1,0 +1,260 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"kmsfs/crypto"
+	"kmsfs/kmsprovider"
+)
+
+// fileKeys is what a file's data key yields: the data key itself is wiped once
+// they are derived. They are shared by all who use the file.
+type fileKeys struct {
+	blocks *crypto.BlockCipher
+	rooter *crypto.Rooter
+}
+
+// deriveFileKeys makes a file's keys from its secret, which it wipes.
+func deriveFileKeys(secret *crypto.Key, id crypto.ID) *fileKeys {
+	content, root := secret.Derive(crypto.LabelContent), secret.Derive(crypto.LabelRoot)
+	secret.Wipe()
+	k := &fileKeys{blocks: crypto.NewBlockCipher(content, id), rooter: crypto.NewRooter(root)}
+	content.Wipe()
+	root.Wipe()
+	return k
+}
+
+// keyCache holds the keys of files in use. A file that several callers want at
+// once is unwrapped once; the others wait without a lock.
+type keyCache struct {
+	unwrap func(context.Context, crypto.ID) (*fileKeys, error)
+
+	mu sync.Mutex
+	m  map[crypto.ID]*keyEntry
+}
+
+type keyEntry struct {
+	done chan struct{} // closed when keys or err is set
+	keys *fileKeys
+	err  error
+}
+
+func newKeyCache(unwrap func(context.Context, crypto.ID) (*fileKeys, error)) *keyCache {
+	return &keyCache{unwrap: unwrap, m: make(map[crypto.ID]*keyEntry)}
+}
+
+// get returns the keys of a file, unwrapping them if they are not cached.
+// Failures are not cached: the next caller asks again.
+func (c *keyCache) get(ctx context.Context, id crypto.ID) (*fileKeys, error) {
+	c.mu.Lock()
+	e := c.m[id]
+	if e == nil {
+		e = &keyEntry{done: make(chan struct{})}
+		c.m[id] = e
+		c.mu.Unlock()
+		e.keys, e.err = c.unwrap(ctx, id)
+		if e.err != nil {
+			c.mu.Lock()
+			if c.m[id] == e {
+				delete(c.m, id)
+			}
+			c.mu.Unlock()
+		}
+		close(e.done)
+		return e.keys, e.err
+	}
+	c.mu.Unlock()
+	select {
+	case <-e.done:
+		return e.keys, e.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// put caches the keys of a file that was just created.
+func (c *keyCache) put(id crypto.ID, k *fileKeys) {
+	e := &keyEntry{done: make(chan struct{}), keys: k}
+	close(e.done)
+	c.mu.Lock()
+	c.m[id] = e
+	c.mu.Unlock()
+}
+
+// drop forgets the keys of a file. Calls that hold them go on with them; the
+// memory is wiped when the last of them is done with it.
+func (c *keyCache) drop(id crypto.ID) {
+	c.mu.Lock()
+	delete(c.m, id)
+	c.mu.Unlock()
+}
+
+// wipe drops and wipes everything.
+func (c *keyCache) wipe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, e := range c.m {
+		select {
+		case <-e.done:
+			if e.keys != nil {
+				e.keys.blocks.Wipe()
+			}
+		default:
+		}
+		delete(c.m, id)
+	}
+}
+
+// dataKeyContext is the encryption context of a file's data key. It has no path
+// in it: a KMS's log shows it in plaintext.
+func dataKeyContext(volume, file crypto.ID) kmsprovider.Context {
+	return kmsprovider.Context{"kmsfs:volume": volume.String(), "kmsfs:file": file.String()}
+}
+
+// volumeProvider names the entries of sidecars in key mode volume.
+const volumeProvider = "volume"
+
+// unwrapFile reads a file's sidecar, has one of its entries opened, and checks
+// that the key is the file's. Any entry will do; those of other wrapping keys
+// than the volume's are refused before any call.
+func (v *Volume) unwrapFile(ctx context.Context, id crypto.ID) (*fileKeys, error) {
+	sc, err := v.sidecars.read(v.id, id)
+	if err != nil {
+		return nil, err
+	}
+	dek, err := v.unwrapEntry(ctx, sc)
+	if err != nil {
+		return nil, err
+	}
+	secret := crypto.FileSecret(v.vk, dek)
+	dek.Wipe()
+	if err := sc.CheckCommitment(secret); err != nil {
+		secret.Wipe()
+		return nil, &sidecarError{sidecarPath(id), err}
+	}
+	return deriveFileKeys(secret, id), nil
+}
+
+func (v *Volume) unwrapEntry(ctx context.Context, sc *crypto.Sidecar) (*crypto.Key, error) {
+	name := sidecarPath(sc.File)
+	if v.mode == ModeVolume {
+		if len(sc.Keys) != 1 || sc.Keys[0].Provider != volumeProvider || sc.Keys[0].KeyID != "" {
+			return nil, &sidecarError{name, errors.New("it is not of key mode volume")}
+		}
+		dek, err := crypto.UnwrapDataKey(v.vk, v.id, sc.File, sc.Keys[0].Wrapped)
+		if err != nil {
+			return nil, &sidecarError{name, err}
+		}
+		return dek, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.kmsDeadline)
+	defer cancel()
+	var failed []error
+	for _, want := range v.config.wrappingKeys() {
+		for _, e := range sc.Keys {
+			if e.Provider != want.Provider || e.KeyID != want.KeyID {
+				continue
+			}
+			dek, err := v.decryptDataKey(ctx, sc.File, e)
+			if err == nil {
+				return dek, nil
+			}
+			if errors.Is(err, kmsprovider.ErrInvalidCiphertext) || errors.Is(err, kmsprovider.ErrIncorrectKey) {
+				err = &sidecarError{name, err}
+			}
+			failed = append(failed, err)
+		}
+	}
+	if len(failed) == 0 {
+		return nil, &sidecarError{name, errors.New("none of its entries is of one of the volume's keys")}
+	}
+	return nil, errors.Join(failed...)
+}
+
+func (v *Volume) decryptDataKey(ctx context.Context, file crypto.ID, e crypto.WrappedKey) (*crypto.Key, error) {
+	p, err := v.providers.Provider(ctx, e.Provider)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := p.Decrypt(ctx, e.KeyID, e.Wrapped, dataKeyContext(v.id, file))
+	if err != nil {
+		return nil, fmt.Errorf("decrypt data key with %s: %w", e.KeyID, err)
+	}
+	defer clear(plain)
+	dek, err := crypto.NewKey(plain)
+	if err != nil {
+		return nil, fmt.Errorf("decrypt data key with %s: %w", e.KeyID, err)
+	}
+	return dek, nil
+}
+
+// newDataKey makes a data key for a new file ID, wrapped under each of the
+// volume's keys, and stores its sidecar.
+func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
+	id, err := crypto.NewID(v.random)
+	if err != nil {
+		return newFileKey{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.kmsDeadline)
+	defer cancel()
+	dek, wrapped, err := v.generate(ctx, id)
+	if err != nil {
+		return newFileKey{}, err
+	}
+	secret := crypto.FileSecret(v.vk, dek)
+	dek.Wipe()
+	sc := &crypto.Sidecar{
+		Volume: v.id, File: id, Keys: wrapped,
+		Commitment: crypto.Commitment(secret, v.id, id),
+	}
+	if err := v.sidecars.write(sc); err != nil {
+		secret.Wipe()
+		return newFileKey{}, err
+	}
+	v.debts.oweSidecar(id)
+	return newFileKey{id: id, keys: deriveFileKeys(secret, id)}, nil
+}
+
+// generate draws the data key: from the KMS, or under the volume key.
+func (v *Volume) generate(ctx context.Context, id crypto.ID) (*crypto.Key, []crypto.WrappedKey, error) {
+	if v.mode == ModeVolume {
+		dek, err := crypto.GenerateKey(v.random)
+		if err != nil {
+			return nil, nil, err
+		}
+		w, err := crypto.WrapDataKey(v.vk, v.random, v.id, id, dek)
+		return dek, []crypto.WrappedKey{{Provider: volumeProvider, Wrapped: w}}, err
+	}
+	ec := dataKeyContext(v.id, id)
+	var dek *crypto.Key
+	var wrapped []crypto.WrappedKey
+	for _, key := range v.config.activeKeys() {
+		p, err := v.providers.Provider(ctx, key.Provider)
+		if err != nil {
+			return nil, nil, err
+		}
+		var w []byte
+		if dek == nil {
+			var plain []byte
+			if plain, w, err = p.GenerateDataKey(ctx, key.KeyID, ec); err == nil {
+				dek, err = crypto.NewKey(plain)
+				clear(plain)
+			}
+		} else {
+			w, err = p.Encrypt(ctx, key.KeyID, dek.Bytes(), ec)
+		}
+		if err != nil {
+			dek.Wipe()
+			return nil, nil, fmt.Errorf("generate data key with %s: %w", key.KeyID, err)
+		}
+		wrapped = append(wrapped, crypto.WrappedKey{Provider: key.Provider, KeyID: key.KeyID, Wrapped: w})
+	}
+	return dek, wrapped, nil
+}
+
+// defaultKMSDeadline is how long a file operation waits for the KMS.
+const defaultKMSDeadline = 30 * time.Second

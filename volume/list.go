@@ -1,0 +1,196 @@
+package volume
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// Entry is one entry of a directory as a listing shows it.
+type Entry struct {
+	Name    string // plaintext; kmsfs-broken.<hash> where it does not decrypt
+	Ino     uint64
+	Kind    uint32 // S_IFMT bits, 0 if the backing store does not say
+	Off     uint64 // position after this entry, for Listing.Seek
+	backing string
+	broken  bool
+}
+
+// Listing is an open directory. It is not safe for concurrent use.
+type Listing struct {
+	node   *Node
+	id     crypto.ID
+	broken bool // the directory's own record is: no name can be decrypted
+	fd     int
+	buf    []byte
+	rest   []byte // what is left of buf
+}
+
+// List opens the directory for reading its entries; the caller closes it. A
+// directory whose record is damaged lists each entry as broken, so that it can
+// be removed.
+func (n *Node) List() (*Listing, error) {
+	id, err := n.dirID()
+	_, broken := err.(*IntegrityError)
+	if err != nil && !broken {
+		return nil, err
+	}
+	if broken {
+		n.vol.log.Error("cannot decrypt names", "error", err)
+	}
+	d, err := n.use()
+	if err != nil {
+		return nil, err
+	}
+	defer d.release()
+	fd, err := n.openInside(d, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	return &Listing{node: n, id: id, broken: broken, fd: fd, buf: make([]byte, 32<<10)}, nil
+}
+
+// Next returns the next entry, "." and ".." included, or io.EOF.
+func (l *Listing) Next() (Entry, error) {
+	for {
+		e, err := nextDirent(l.node.vol.backing, l.fd, l.buf, &l.rest)
+		if err != nil {
+			return Entry{}, err
+		}
+		if e.name == "." || e.name == ".." {
+			return Entry{Name: e.name, Ino: e.ino, Kind: e.kind, Off: e.off}, nil
+		}
+		if l.node.isOwn(e.name) && (!l.broken || e.name == recordName) {
+			continue
+		}
+		out := Entry{Ino: e.ino, Kind: e.kind, Off: e.off, backing: e.name}
+		if !l.broken {
+			out.Name, err = l.node.vol.decode(l.id, l.fd, e.name)
+		}
+		if l.broken || err != nil {
+			out.Name, out.broken = brokenName(e.name), true
+		}
+		return out, nil
+	}
+}
+
+// Seek goes to a position that an Entry's Off gave, or to the start with 0.
+func (l *Listing) Seek(off uint64) error {
+	l.rest = nil
+	_, err := l.node.vol.backing.Seek(l.fd, int64(off), io.SeekStart)
+	return err
+}
+
+// Close ends the listing.
+func (l *Listing) Close() error { return l.node.vol.backing.Close(l.fd) }
+
+// Lookup finds an entry that Next returned, without encrypting its name again.
+func (l *Listing) Lookup(e Entry) (*Node, Attr, error) {
+	d, err := l.node.use()
+	if err != nil {
+		return nil, Attr{}, err
+	}
+	defer d.release()
+	return l.node.found(d, place{parent: l.node, name: e.Name, backing: e.backing}, e.broken)
+}
+
+// dirent is one entry of the backing directory.
+type dirent struct {
+	name string
+	ino  uint64
+	off  uint64
+	kind uint32
+}
+
+// nextDirent takes one entry from what is left of buf, filling it first if need
+// be. The layout is that of getdents64(2).
+func nextDirent(k Backing, fd int, buf []byte, rest *[]byte) (dirent, error) {
+	if len(*rest) == 0 {
+		n, err := k.Getdents(fd, buf)
+		if err != nil {
+			return dirent{}, err
+		}
+		if n == 0 {
+			return dirent{}, io.EOF
+		}
+		*rest = buf[:n]
+	}
+	const fixed = 19 // ino u64, off u64, length u16, type u8
+	b := *rest
+	if len(b) < fixed {
+		return dirent{}, unix.EIO
+	}
+	size := int(binary.NativeEndian.Uint16(b[16:]))
+	if size < fixed || size > len(b) {
+		return dirent{}, unix.EIO
+	}
+	*rest = b[size:]
+	name, _, _ := bytes.Cut(b[fixed:size], []byte{0})
+	return dirent{
+		name: string(name),
+		ino:  binary.NativeEndian.Uint64(b),
+		off:  binary.NativeEndian.Uint64(b[8:]),
+		kind: uint32(b[18]) << 12,
+	}, nil
+}
+
+// listBacking reads a whole backing directory, which is open as dirfd (O_PATH
+// will do), without "." and "..".
+func (v *Volume) listBacking(dirfd int) ([]dirent, error) {
+	return listDescriptor(v.backing, dirfd)
+}
+
+func listDescriptor(k Backing, dirfd int) ([]dirent, error) {
+	fd, err := k.Openat(dirfd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close(fd)
+	buf := make([]byte, 32<<10)
+	var rest []byte
+	var all []dirent
+	for {
+		e, err := nextDirent(k, fd, buf, &rest)
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if e.name != "." && e.name != ".." {
+			all = append(all, e)
+		}
+	}
+}
+
+// findBroken returns the backing name of an entry that a listing shows as name.
+func (n *Node) findBroken(d *descriptor, name string) (string, error) {
+	if !strings.HasPrefix(name, brokenPrefix) {
+		return "", unix.ENOENT
+	}
+	entries, err := n.vol.listBacking(d.fd)
+	if err != nil {
+		return "", err
+	}
+	id, dirErr := n.dirID()
+	for _, e := range entries {
+		if brokenName(e.name) != name {
+			continue
+		}
+		if dirErr == nil {
+			if n.isOwn(e.name) {
+				continue
+			}
+			if _, err := n.vol.decode(id, d.fd, e.name); err == nil {
+				continue
+			}
+		}
+		return e.name, nil
+	}
+	return "", unix.ENOENT
+}

@@ -1,0 +1,213 @@
+package volume
+
+import (
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// Unlink removes an entry that is not a directory. A file that is still in use
+// stays readable and writable until its node is forgotten.
+func (n *Node) Unlink(name string) error {
+	v := n.vol
+	if v.readOnly {
+		return unix.EROFS
+	}
+	d, err := n.use()
+	if err != nil {
+		return err
+	}
+	defer d.release()
+	e, broken, err := n.resolve(d, name)
+	if err != nil {
+		return err
+	}
+	child, a, err := n.found(d, place{parent: n, name: name, backing: e.backing}, broken)
+	if err != nil {
+		return err
+	}
+	if child.IsDir() {
+		return unix.EISDIR
+	}
+	doom := child.doom(&a)
+	defer doom.release()
+	if err := v.backing.Unlinkat(d.fd, e.backing, 0); err != nil {
+		return err
+	}
+	v.dropLongName(d.fd, e.backing)
+	doom.done(n, e.backing)
+	return nil
+}
+
+// doomed is an inode that is about to lose a name.
+type doomed struct {
+	node   *Node
+	last   bool   // it is the last one
+	file   *file  // data file, held open so that it outlives its name
+	ticket bool   // its sidecar may go with it
+	link   string // long symlink: its file in .kmsfs/links
+}
+
+// doom prepares a node for the removal of one of its names. A file that cannot
+// be opened can still be removed; its sidecar is left to fsck.
+func (n *Node) doom(a *Attr) *doomed {
+	x := &doomed{node: n, last: a.Nlink <= 1}
+	switch {
+	case !x.last:
+	case n.IsRegular():
+		f, err := n.openFile(false)
+		if err != nil {
+			break
+		}
+		x.file = f
+		f.content.RLock()
+		x.ticket = !f.rec.Linked() && !f.lenient
+		f.content.RUnlock()
+	case n.IsSymlink():
+		if content, err := n.readBackingLink(); err == nil && len(content) == linkIDLen {
+			if _, err := crypto.ParseID(content); err == nil {
+				x.link = content
+			}
+		}
+	}
+	return x
+}
+
+// done says that the name is gone.
+func (x *doomed) done(parent *Node, backing string) {
+	n, v := x.node, x.node.vol
+	n.dropPlace(parent, backing)
+	if !x.last {
+		return
+	}
+	v.nodes.retire(n)
+	if x.link != "" {
+		_ = v.backing.Unlinkat(v.links, x.link, 0)
+	}
+	if x.file == nil {
+		return
+	}
+	n.mu.Lock()
+	d := x.file.desc
+	d.pinned = true
+	if x.ticket {
+		n.ticket = &reapTicket{id: x.file.id}
+	}
+	n.mu.Unlock()
+	v.descriptors.remove(d)
+	v.pinned.add(n)
+}
+
+func (x *doomed) release() {
+	if x.file != nil {
+		x.file.release()
+	}
+}
+
+// Rmdir removes an empty directory. Its record is set aside first, and put back
+// if the directory turns out not to be empty.
+func (n *Node) Rmdir(name string) error {
+	if n.vol.readOnly {
+		return unix.EROFS
+	}
+	d, err := n.use()
+	if err != nil {
+		return err
+	}
+	defer d.release()
+	e, broken, err := n.resolve(d, name)
+	if err != nil {
+		return err
+	}
+	child, _, err := n.found(d, place{parent: n, name: name, backing: e.backing}, broken)
+	if err != nil {
+		return err
+	}
+	if !child.IsDir() {
+		return unix.ENOTDIR
+	}
+	if err := n.removeDir(d, child, e.backing); err != nil {
+		return err
+	}
+	child.gone(n, e.backing)
+	return nil
+}
+
+// gone says that a directory was removed.
+func (n *Node) gone(parent *Node, backing string) {
+	n.dropPlace(parent, backing)
+	n.vol.nodes.retire(n)
+	n.Forget()
+}
+
+// removeDir removes the directory child, which is the entry backing of d.
+func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
+	v := n.vol
+	cd, err := child.use()
+	if err != nil {
+		return err
+	}
+	defer cd.release()
+	if err := child.checkEmpty(cd); err != nil {
+		return err
+	}
+	id, err := crypto.NewID(v.random)
+	if err != nil {
+		return err
+	}
+	aside := tmpPrefix + id.String()
+	hadRecord := true
+	switch err := v.backing.Renameat2(cd.fd, recordName, d.fd, aside, unix.RENAME_NOREPLACE); err {
+	case nil:
+	case unix.ENOENT:
+		hadRecord = false
+	default:
+		return err
+	}
+	if err := v.backing.Unlinkat(d.fd, backing, unix.AT_REMOVEDIR); err != nil {
+		if hadRecord {
+			if back := v.backing.Renameat2(d.fd, aside, cd.fd, recordName, unix.RENAME_NOREPLACE); back != nil {
+				v.log.Error("put back directory record", "path", child.Path(), "backing", child.BackingPath(), "error", back)
+			}
+		}
+		return err
+	}
+	if hadRecord {
+		_ = v.backing.Unlinkat(d.fd, aside, 0)
+	}
+	v.dropLongName(d.fd, backing)
+	return nil
+}
+
+// checkEmpty makes sure that nothing but kmsfs's own things is in a directory,
+// and removes those that an interrupted operation left.
+func (n *Node) checkEmpty(d *descriptor) error {
+	entries, err := n.listInside(d)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !n.isOwn(e.name) {
+			return unix.ENOTEMPTY
+		}
+	}
+	for _, e := range entries {
+		if isTemporary(e.name) || isLongNameFile(e.name) {
+			n.vol.removeTemporary(d.fd, e.name)
+		}
+	}
+	return nil
+}
+
+// listInside lists a directory, also where its owner may not read it.
+func (n *Node) listInside(d *descriptor) ([]dirent, error) {
+	entries, err := n.vol.listBacking(d.fd)
+	if err != unix.EACCES {
+		return entries, err
+	}
+	err = n.vol.lifted(d.fd, 0o700, n.BackingPath(), func() (e error) {
+		entries, e = n.vol.listBacking(d.fd)
+		return e
+	})
+	return entries, err
+}

@@ -1,0 +1,143 @@
+package volume
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// sidecarStore is .kmsfs/keys: one file of wrapped data keys for each file ID.
+// Sidecars are made once and never rewritten here.
+type sidecarStore struct {
+	backing Backing
+	dir     int // descriptor of .kmsfs/keys
+
+	mu      sync.Mutex
+	shelves [256]int // descriptors of keys/<xx>, plus one; 0 if not open
+}
+
+// sidecarError says that a sidecar is missing, damaged or not the file's: the
+// file's fault, where other errors are the KMS's or the backing store's.
+type sidecarError struct {
+	name string // below BACKING
+	err  error
+}
+
+func (e *sidecarError) Error() string { return fmt.Sprintf("sidecar %s: %v", e.name, e.err) }
+func (e *sidecarError) Unwrap() error { return e.err }
+
+func sidecarPath(id crypto.ID) string {
+	name := id.String()
+	return metaDir + "/keys/" + name[:2] + "/" + name
+}
+
+// shelf returns the descriptor of the directory that id's sidecar is in.
+func (s *sidecarStore) shelf(id crypto.ID, create bool) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if fd := s.shelves[id[0]]; fd != 0 {
+		return fd - 1, nil
+	}
+	name := hex.EncodeToString(id[:1])
+	if create {
+		if err := s.backing.Mkdirat(s.dir, name, 0o700); err != nil && err != unix.EEXIST {
+			return -1, err
+		}
+	}
+	fd, err := s.backing.Openat(s.dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return -1, err
+	}
+	s.shelves[id[0]] = fd + 1
+	return fd, nil
+}
+
+// write stores a new sidecar. It is not durable before sync.
+func (s *sidecarStore) write(sc *crypto.Sidecar) error {
+	b, err := sc.Marshal()
+	if err != nil {
+		return fmt.Errorf("write sidecar: %w", err)
+	}
+	dir, err := s.shelf(sc.File, true)
+	if err == nil {
+		err = writeNew(s.backing, dir, sc.File.String(), 0o600, b)
+	}
+	if err != nil {
+		return fmt.Errorf("write sidecar %s: %w", sidecarPath(sc.File), err)
+	}
+	return nil
+}
+
+// read loads the sidecar of a file ID and checks what can be checked without
+// its key: nothing in it is authenticated yet.
+func (s *sidecarStore) read(volume, id crypto.ID) (*crypto.Sidecar, error) {
+	dir, err := s.shelf(id, false)
+	var b []byte
+	if err == nil {
+		b, err = readSmall(s.backing, dir, id.String(), crypto.MaxSidecarSize)
+	}
+	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP || errors.Is(err, errTooLong) {
+		return nil, &sidecarError{sidecarPath(id), fmt.Errorf("missing: %w", err)}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read sidecar %s: %w", sidecarPath(id), err)
+	}
+	sc, err := crypto.ParseSidecar(b)
+	if err != nil {
+		return nil, &sidecarError{sidecarPath(id), err}
+	}
+	if sc.Volume != volume || sc.File != id {
+		return nil, &sidecarError{sidecarPath(id), errors.New("it belongs to another file or volume")}
+	}
+	return sc, nil
+}
+
+// sync makes a sidecar, and its name, durable.
+func (s *sidecarStore) sync(id crypto.ID) error {
+	dir, err := s.shelf(id, false)
+	if err != nil {
+		return err
+	}
+	fd, err := s.backing.Openat(dir, id.String(), unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	err = s.backing.Fsync(fd)
+	s.backing.Close(fd)
+	if err != nil {
+		return err
+	}
+	if err := s.backing.Fsync(dir); err != nil {
+		return err
+	}
+	return s.backing.Fsync(s.dir)
+}
+
+// remove deletes a sidecar; one that is gone already is no error.
+func (s *sidecarStore) remove(id crypto.ID) error {
+	dir, err := s.shelf(id, false)
+	if err == nil {
+		err = s.backing.Unlinkat(dir, id.String(), 0)
+	}
+	if err == unix.ENOENT {
+		return nil
+	}
+	return err
+}
+
+func (s *sidecarStore) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, fd := range s.shelves {
+		if fd != 0 {
+			s.backing.Close(fd - 1)
+			s.shelves[i] = 0
+		}
+	}
+	s.backing.Close(s.dir)
+}

@@ -1,0 +1,332 @@
+package volume
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"time"
+	"weak"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+	"kmsfs/kmsprovider"
+)
+
+// Options says how to open a volume. Providers is required.
+type Options struct {
+	Providers *kmsprovider.Registry
+	StateDir  string // what this host remembers of volumes; see DefaultStateDir
+	ReadOnly  bool
+	// Mountpoint is shown to those who try to open the volume meanwhile.
+	Mountpoint string
+	// Fingerprint, if not empty, is the one that the volume must have.
+	Fingerprint string
+	// TrustNew accepts a changed fingerprint, or another volume at a known path.
+	TrustNew bool
+	// Prefetch makes data keys ahead of the first file that is created.
+	Prefetch bool
+	// KMSDeadline is how long a file operation waits for the KMS; 0 means 30 s.
+	KMSDeadline time.Duration
+
+	Log     *slog.Logger // nil discards
+	Random  io.Reader    // nil means crypto/rand
+	Now     func() time.Time
+	Backing Backing // nil means System; tests put themselves in between
+	// MaxDescriptors bounds the open backing descriptors; 0 means half of the limit.
+	MaxDescriptors int
+}
+
+func (o *Options) now() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
+}
+
+// Volume is an open volume. Its methods, and those of its nodes, are safe for
+// concurrent use.
+type Volume struct {
+	id       crypto.ID
+	config   *Config
+	mode     KeyMode
+	readOnly bool
+	// relaxed: a power cut may have torn unsynced writes, so that seals that
+	// do not match are reported and accepted.
+	relaxed bool
+
+	backing     Backing
+	random      io.Reader
+	log         *slog.Logger
+	providers   *kmsprovider.Registry
+	kmsDeadline time.Duration
+	ctx         context.Context // ends when the volume is closed
+	cancel      context.CancelFunc
+
+	vk       *crypto.Key
+	names    *crypto.NameCipher
+	symlinks *crypto.SymlinkCipher
+	dirs     *crypto.DirCipher
+	binder   *crypto.Binder
+	rootID   crypto.ID
+
+	root        *Node
+	rootDesc    *descriptor
+	nodes       nodeTable
+	descriptors descriptorSet
+	pinned      nodeSet
+	debts       debts
+
+	keys     *keyCache
+	sidecars *sidecarStore
+	pool     *keyPool
+	reaper   *reaper
+
+	links   int // descriptor of .kmsfs/links
+	redoDir int // descriptor of .kmsfs/redo
+	redo    *redoFile
+	session *session
+	hosts   hostStore
+	host    *hostRecord
+}
+
+// Open unwraps the volume key and makes the volume in dir ready for use. One
+// process may have a volume open for writing. What an interrupted one left
+// half-done is finished first. The caller closes it.
+func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
+	v := &Volume{
+		readOnly: o.ReadOnly, backing: o.Backing, random: o.Random, log: o.Log,
+		providers: o.Providers, kmsDeadline: o.KMSDeadline, links: -1, redoDir: -1,
+	}
+	if v.backing == nil {
+		v.backing = System{}
+	}
+	if v.random == nil {
+		v.random = rand.Reader
+	}
+	if v.log == nil {
+		v.log = slog.New(slog.DiscardHandler)
+	}
+	if v.kmsDeadline == 0 {
+		v.kmsDeadline = defaultKMSDeadline
+	}
+	v.ctx, v.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	v.nodes.m = make(map[nodeKey]weak.Pointer[Node])
+	limit, err := raiseDescriptorLimit()
+	if err != nil {
+		return nil, err
+	}
+	if o.MaxDescriptors > 0 {
+		limit = o.MaxDescriptors
+	}
+	v.descriptors = descriptorSet{backing: v.backing, limit: limit}
+	defer func() {
+		if err != nil {
+			v.abort()
+		}
+	}()
+	if err := v.openTree(dir); err != nil {
+		return nil, err
+	}
+	if err := v.unlock(ctx); err != nil {
+		return nil, err
+	}
+	v.hosts = hostStore{dir: o.StateDir}
+	v.host, err = v.hosts.admit(dir, v.config, crypto.Fingerprint(v.vk), admission{o.Fingerprint, o.TrustNew})
+	if err != nil {
+		return nil, err
+	}
+	if err := v.start(o); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// openTree opens the backing directory and .kmsfs, and reads the configuration.
+func (v *Volume) openTree(dir string) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open backing directory %s: %w", dir, err)
+	}
+	v.rootDesc = &descriptor{fd: fd, slot: -1}
+	if v.config, err = readConfig(v.backing, fd); err != nil {
+		return fmt.Errorf("open volume %s: %w", dir, err)
+	}
+	v.id, v.mode = v.config.ID, v.config.KeyMode
+	var st unix.Statx_t
+	if err := v.backing.Statx(fd, "", &st); err != nil {
+		return fmt.Errorf("open backing directory %s: %w", dir, err)
+	}
+	v.root = &Node{vol: v, key: keyOf(&st), mode: unix.S_IFDIR, desc: v.rootDesc}
+	v.rootDesc.node = v.root
+	v.nodes.m[v.root.key] = weak.Make(v.root)
+
+	meta, err := v.backing.Openat(fd, metaDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", filepath.Join(dir, metaDir), err)
+	}
+	defer v.backing.Close(meta)
+	open := func(name string) (int, error) {
+		fd, err := v.backing.Openat(meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err == unix.ENOENT && !v.readOnly {
+			// A sync tool that drops empty directories left it out.
+			if err = v.backing.Mkdirat(meta, name, 0o700); err == nil {
+				fd, err = v.backing.Openat(meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			}
+		}
+		if err != nil {
+			return -1, fmt.Errorf("open %s: %w", filepath.Join(dir, metaDir, name), err)
+		}
+		return fd, nil
+	}
+	keys, err := open("keys")
+	if err != nil {
+		return err
+	}
+	v.sidecars = &sidecarStore{backing: v.backing, dir: keys}
+	if v.links, err = open("links"); err != nil {
+		return err
+	}
+	v.redoDir, err = open("redo")
+	return err
+}
+
+// unlock unwraps the volume key and derives what hangs on it.
+func (v *Volume) unlock(ctx context.Context) error {
+	kms, cancel := context.WithTimeout(ctx, v.kmsDeadline)
+	defer cancel()
+	vk, err := unlockVolumeKey(kms, v.config, v.providers)
+	if err != nil {
+		return err
+	}
+	v.vk = vk
+	if v.names, err = crypto.NewNameCipher(vk); err != nil {
+		return err
+	}
+	v.symlinks = crypto.NewSymlinkCipher(vk, v.id)
+	v.dirs = crypto.NewDirCipher(vk, v.id)
+	v.binder = crypto.NewBinder(vk)
+	v.rootID = crypto.RootDirectoryID(vk)
+	v.keys = newKeyCache(func(ctx context.Context, id crypto.ID) (*fileKeys, error) {
+		return v.unwrapFile(ctx, id)
+	})
+	return nil
+}
+
+// start opens the volume for writing: it keeps others out, finishes what was
+// interrupted, and gets ready to create files.
+func (v *Volume) start(o Options) error {
+	if v.readOnly {
+		return v.checkNoWriter()
+	}
+	if err := v.beginWriting(o); err != nil {
+		return err
+	}
+	fd, err := v.backing.Openat(v.redoDir, v.session.id.String(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("make redo slots: %w", err)
+	}
+	v.redo = newRedoFile(fd, v.session.id, v.vk.Derive(crypto.LabelRedo))
+	v.reaper = &reaper{
+		settle: v.syncAll,
+		remove: v.sidecars.remove,
+		failed: func(id crypto.ID, err error) {
+			v.log.Warn("sidecar left behind", "sidecar", sidecarPath(id), "error", err)
+		},
+	}
+	v.pool = newKeyPool(v.ctx, v.newDataKey, func(k newFileKey) {
+		k.keys.blocks.Wipe()
+		_ = v.sidecars.remove(k.id)
+	})
+	if o.Prefetch {
+		v.pool.prefetch()
+	}
+	return nil
+}
+
+// Root is the volume's root directory.
+func (v *Volume) Root() *Node { return v.root }
+
+// ID is the volume's ID.
+func (v *Volume) ID() crypto.ID { return v.id }
+
+// Fingerprint identifies the volume key, in hex.
+func (v *Volume) Fingerprint() string {
+	f := crypto.Fingerprint(v.vk)
+	return fmt.Sprintf("%x", f[:])
+}
+
+// ReadOnly tells whether the volume was opened for reading only.
+func (v *Volume) ReadOnly() bool { return v.readOnly }
+
+// Statfs reports on the file system below.
+func (v *Volume) Statfs() (unix.Statfs_t, error) {
+	var st unix.Statfs_t
+	err := v.backing.Statfs(v.rootDesc.fd, &st)
+	return st, err
+}
+
+// Close ends all use of the volume: everything is made durable, the session is
+// ended cleanly and the keys are wiped. Nodes must not be used afterwards.
+func (v *Volume) Close() error {
+	var errs []error
+	if !v.readOnly {
+		v.pool.close()
+		for _, n := range v.pinned.all() {
+			n.Forget()
+		}
+		v.reaper.close()
+		// Only what is durable may be called cleanly ended: from then on every
+		// mismatch is damage.
+		errs = append(errs, v.syncAll())
+		v.redo.close()
+		if errors.Join(errs...) == nil {
+			errs = append(errs, v.endWriting())
+		}
+	}
+	v.release()
+	runtime.KeepAlive(v)
+	return errors.Join(errs...)
+}
+
+// abort undoes a failed Open.
+func (v *Volume) abort() {
+	if v.pool != nil {
+		v.pool.close()
+	}
+	if v.redo != nil {
+		v.redo.close()
+	}
+	if v.session != nil {
+		_ = v.endWriting()
+	}
+	v.release()
+}
+
+// release closes descriptors and wipes keys.
+func (v *Volume) release() {
+	v.cancel()
+	v.descriptors.closeAll()
+	if v.keys != nil {
+		v.keys.wipe()
+	}
+	if v.vk != nil {
+		v.vk.Wipe()
+	}
+	if v.sidecars != nil {
+		v.sidecars.close()
+	}
+	for _, fd := range []int{v.links, v.redoDir} {
+		if fd >= 0 {
+			v.backing.Close(fd)
+		}
+	}
+	if v.rootDesc != nil {
+		v.backing.Close(v.rootDesc.fd)
+	}
+}
