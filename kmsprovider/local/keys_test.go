@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"kmsfs/kmsprovider"
 	"kmsfs/kmsprovider/local"
@@ -181,6 +184,14 @@ func TestAliasesFollowAWSRules(t *testing.T) {
 func TestTheDefaultKeyIsMadeOnceByWhoeverComesFirst(t *testing.T) {
 	k := create(t)
 	arns := make([]string, 8)
+	// All see that there is none before one can make it: the lock is held.
+	lock, err := os.OpenFile(k.Path()+".lock", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
 	var group sync.WaitGroup
 	for i := range arns {
 		other := open(t, k.Path())
@@ -191,6 +202,8 @@ func TestTheDefaultKeyIsMadeOnceByWhoeverComesFirst(t *testing.T) {
 			}
 		})
 	}
+	time.Sleep(50 * time.Millisecond)
+	lock.Close()
 	group.Wait()
 	if len(slices.Compact(arns)) != 1 || arns[0] == "" {
 		t.Fatalf("several default keys: %v", arns)

@@ -36,7 +36,7 @@ func TestAKeystoreKeepsItsKeysAcrossOpens(t *testing.T) {
 }
 
 func TestCreateRefusesAnExistingFileAndLeavesItAlone(t *testing.T) {
-	for name, make := range map[string]func(path string) error{
+	for name, put := range map[string]func(path string) error{
 		"a file":          func(path string) error { return os.WriteFile(path, []byte("mine"), 0o644) },
 		"a dangling link": func(path string) error { return os.Symlink("nowhere", path) },
 		"another keystore": func(path string) error {
@@ -46,7 +46,7 @@ func TestCreateRefusesAnExistingFileAndLeavesItAlone(t *testing.T) {
 		},
 	} {
 		path := filepath.Join(scratch(t), "keystore.json")
-		if err := make(path); err != nil {
+		if err := put(path); err != nil {
 			t.Fatal(err)
 		}
 		before, _ := os.ReadFile(path)
@@ -222,7 +222,7 @@ func TestNeitherTheKeystoreNorItsFileShowsSecrets(t *testing.T) {
 			t.Errorf("%s: %s", format, got)
 		}
 	}
-	if b, err := json.Marshal(k); err != nil || string(b) != "{}" {
+	if b, err := json.Marshal([]any{k}); err != nil || string(b) != "[{}]" {
 		t.Errorf("as JSON: %s, %v", b, err)
 	}
 	b, err := os.ReadFile(k.Path())

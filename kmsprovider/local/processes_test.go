@@ -106,9 +106,9 @@ func TestSeveralProcessesCreatingKeysAtOnceLoseNone(t *testing.T) {
 		})
 	}
 	for range each {
-		printed2 := createKey(t, k, "")
+		arn := createKey(t, k, "")
 		mu.Lock()
-		printed = append(printed, printed2)
+		printed = append(printed, arn)
 		mu.Unlock()
 	}
 	group.Wait()

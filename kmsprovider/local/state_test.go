@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -76,6 +77,13 @@ func TestAnUnchangedFileIsNotReadAgain(t *testing.T) {
 	if k.state == before {
 		t.Error("the changed file was not read again")
 	}
+	// The open file keeps its inode number from coming back, see stamp.
+	if _, err := k.state.file.Stat(); err != nil {
+		t.Errorf("the file of the state in use is not kept open: %v", err)
+	}
+	if _, err := before.file.Stat(); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("the file of the state before is not closed: %v", err)
+	}
 	if k.state.byName[DefaultAlias].current != before.byName[DefaultAlias].current {
 		t.Error("a key that stayed was opened again")
 	}
@@ -114,6 +122,8 @@ func TestAKeystoreThatIsGoneOrDamagedMakesCallsFailUntilItIsBack(t *testing.T) {
 		for _, err := range []error{decrypted, created} {
 			if !errors.Is(err, c.want) || !errors.Is(err, kmsprovider.ErrUnavailable) {
 				t.Errorf("%s: %v", name, err)
+			} else if name == "another keystore" && !strings.Contains(err.Error(), name) {
+				t.Errorf("%s: the error does not say so: %v", name, err)
 			}
 		}
 		if now, _ := os.ReadFile(k.Path()); !bytes.Equal(now, c.bytes) {
