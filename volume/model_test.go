@@ -214,6 +214,14 @@ func (w *walker) one() {
 	}
 }
 
+// forget lets go of some entry, as the kernel does when memory is short.
+func (w *walker) forget() {
+	n, m, _ := w.pick()
+	if name, _ := w.existing(m, 0); name != "" {
+		lookup(w.t, n, name).Forget()
+	}
+}
+
 func (w *walker) link(n *Node, m *model, name string, old *model) {
 	from, fromModel, _ := w.pick()
 	source, f := w.existing(fromModel, 0)
@@ -352,6 +360,7 @@ func (w *walker) compare(n *Node, m *model, path string) {
 			w.compare(child, c, path+"/"+name)
 		case 'f':
 			w.read(child, c)
+			checkSeal(w.t, child)
 			if a.Size != uint64(len(c.content)) || int(a.Nlink) != c.nlink {
 				w.fail("%q/%q: size %d, want %d; nlink %d, want %d", path, name, a.Size, len(c.content), a.Nlink, c.nlink)
 			}
@@ -379,6 +388,9 @@ func TestRandomOperationsAgreeWithAModelAlsoAfterReopening(t *testing.T) {
 			w.v = b.open(few)
 			for w.step = range *modelSteps {
 				w.one()
+				if w.rng.IntN(20) == 0 {
+					w.forget()
+				}
 				if w.step%1500 == 1499 {
 					w.last = "compare"
 					w.compare(w.v.Root(), w.root, "")
