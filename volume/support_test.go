@@ -128,7 +128,12 @@ type bench struct {
 
 func newBench(t testing.TB, mode KeyMode) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: filepath.Join(t.TempDir(), "backing"), state: t.TempDir(), kms: newFakeKMS(), log: new(bytes.Buffer)}
+	return newBenchWith(t, mode, newFakeKMS())
+}
+
+func newBenchWith(t testing.TB, mode KeyMode, kms *fakeKMS) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: filepath.Join(t.TempDir(), "backing"), state: t.TempDir(), kms: kms, log: new(bytes.Buffer)}
 	_, err := Init(context.Background(), b.dir, InitOptions{
 		Keys: []kmsprovider.KeyURI{{Provider: "local", KeyID: fakeKey}}, Mode: mode,
 		Providers: b.registry(), StateDir: b.state,
