@@ -135,6 +135,18 @@ func (f *faulty) Unlinkat(dirfd int, name string, flags int) error {
 	return f.System.Unlinkat(dirfd, name, flags)
 }
 
+// quietPool waits until the pool of data keys is full, and leaves it so: it
+// works in the background, and would disturb who counts or breaks calls.
+func quietPool(v *Volume) {
+	p := v.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.making > 0 {
+		p.changed.Wait()
+	}
+	p.target = 0
+}
+
 // budget lets writes of data files through until so many bytes are used up, as
 // a full disk does.
 func budget(bytes int) func([]byte, int64) (int, error) {
@@ -171,6 +183,7 @@ func TestAWriteThatTheDiskRefusesHalfwayLosesNothing(t *testing.T) {
 				v := b.open(func(o *Options) { o.Backing = k })
 				want := pattern(old, 1)
 				n := createFile(t, v.Root(), "file", want)
+				quietPool(v)
 				k.set(func() { k.pwrite = budget(allowed) })
 				// The disk has room again for what makes the file consistent:
 				// rewriting what is there takes no space.
@@ -307,17 +320,7 @@ func TestBackingCallsForEachOperationAreFew(t *testing.T) {
 	k := newFaulty()
 	v := b.open(func(o *Options) { o.Backing = k })
 	createFile(t, v.Root(), "warm", pattern(10, 1))
-	v.pool.close() // it works in the background
-	v.pool = newKeyPool(v.ctx, v.newDataKey, func(newFileKey) {})
-	var keys []newFileKey
-	for range 4 {
-		key, err := v.newDataKey(v.ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		keys = append(keys, key)
-	}
-	v.pool.ready, v.pool.target = keys, 0
+	quietPool(v)
 
 	want := func(what string, call func(), calls map[string]int) {
 		t.Helper()
