@@ -67,9 +67,8 @@ func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry
 	if err != nil {
 		return nil, err
 	}
-	if len(info.Mounts) > 0 { // Open would say so too, after asking for a passphrase
-		first := volume.InUseError(info.Mounts[0])
-		return nil, &first
+	if len(info.Sessions) > 0 { // Open would say so too, after asking for a passphrase
+		return nil, info.Sessions[0].InUse()
 	}
 	if err := openFirst(ctx, info.Keys, keys); err != nil {
 		return nil, err
