@@ -64,7 +64,7 @@ func (n *Node) readRecord() (crypto.DirRecord, error) {
 	if err == unix.ENOENT && n.restoreRecord(d) == nil {
 		b, err = n.readInside(d, recordName, crypto.DirRecordSize)
 	}
-	if err == unix.ENOENT || err == unix.ELOOP || errors.Is(err, errTooLong) {
+	if err == unix.ENOENT || err == unix.ELOOP || err == unix.EISDIR || errors.Is(err, errTooLong) {
 		return crypto.DirRecord{}, n.integrity(-1, fmt.Errorf("directory record %s: %w", recordName, err))
 	}
 	if err != nil {

@@ -48,6 +48,9 @@ type SessionInfo struct {
 	Generation uint64    `json:"generation"` // of volume.json that it goes by
 }
 
+// InUse is the error that Open gives while this session lives.
+func (s SessionInfo) InUse() *InUseError { return sessionInfo(s).inUse() }
+
 // ReadInfo reads volume.json and the sessions of the volume in dir. It needs no
 // key and authenticates nothing. Errors are ErrNotVolume, ErrFormat,
 // ErrIntegrity and those of the file system.

@@ -128,7 +128,12 @@ type bench struct {
 
 func newBench(t testing.TB, mode KeyMode) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: filepath.Join(t.TempDir(), "backing"), state: t.TempDir(), kms: newFakeKMS(), log: new(bytes.Buffer)}
+	return newBenchWith(t, mode, newFakeKMS())
+}
+
+func newBenchWith(t testing.TB, mode KeyMode, kms *fakeKMS) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: filepath.Join(t.TempDir(), "backing"), state: t.TempDir(), kms: kms, log: new(bytes.Buffer)}
 	_, err := Init(context.Background(), b.dir, InitOptions{
 		Keys: []kmsprovider.KeyURI{{Provider: "local", KeyID: fakeKey}}, Mode: mode,
 		Providers: b.registry(), StateDir: b.state,
@@ -304,5 +309,46 @@ func flipByte(t testing.TB, path string, off int64) {
 	b[0] ^= 0x40
 	if _, err := f.WriteAt(b[:], off); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// checkSeal compares a file's record with what its backing file holds: length,
+// number of stored blocks and root.
+func checkSeal(t testing.TB, n *Node) {
+	t.Helper()
+	f, err := n.openFile(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.release()
+	keys, err := f.unlock(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.content.RLock()
+	defer f.content.RUnlock()
+	b := make([]byte, 0)
+	fd, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.desc.fd))
+	if err == nil {
+		b, err = io.ReadAll(fd)
+		fd.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := f.records.Open(b[:crypto.HeaderSize])
+	if err != nil || rec != f.rec {
+		t.Fatalf("%q: record on disk %+v, %v; in memory %+v", n.Path(), rec, err, f.rec)
+	}
+	if size, err := crypto.PlainSize(int64(len(b))); err != nil || uint64(size) != rec.Size {
+		t.Fatalf("%q: backing file holds %d bytes of content, %v; record says %d", n.Path(), size, err, rec.Size)
+	}
+	var root [16]byte
+	stored := keys.rooter.XORRecords(&root, b[crypto.HeaderSize:], 0)
+	if stored != rec.Stored {
+		t.Fatalf("%q: %d blocks stored, record says %d", n.Path(), stored, rec.Stored)
+	}
+	if rec.HasRoot() && root != rec.Root {
+		t.Fatalf("%q: root does not match the blocks", n.Path())
 	}
 }

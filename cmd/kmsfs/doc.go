@@ -1,0 +1,37 @@
+// Command kmsfs mounts encrypted directories whose keys are held by a KMS.
+//
+// Every subcommand is a method of app, in a file of its own, and works with the
+// streams and the environment that it is given; only main.go knows the
+// process's own, and only main exits.
+//
+// # Map
+//
+//	main.go          the process: streams, signals, exit
+//	app.go           app: what all subcommands share; the command tree
+//	ui.go            messages and hints
+//	exit.go          the one table of exit codes
+//	log.go           log records on stderr, then syslog
+//	init.go mount.go unmount.go info.go version.go kms.go      the subcommands
+//	kmskeys.go kmsaliases.go   verbs of kms
+//	helper.go        the command as mount(8)'s helper, mount.kmsfs
+//	mountoptions.go  -o
+//	mountpoint.go    what a mount point must be
+//	mountinfo.go     /proc/self/mountinfo
+//	request.go       a mount to make, as parent and daemon agree on it
+//	background.go    the parent's side of a background mount
+//	daemon.go        the daemon's side
+//	link.go          the messages between the two
+//	serve.go         a mount from opening the volume to closing it
+//	presence.go      how unmount sees that a mount's process is done
+//	providers.go     the key providers; the local one's keystore
+//	passphrase.go    where the keystore's passphrase comes from
+//	terminal.go      asking for it
+//	harden.go        no core dumps, no debugger
+//
+// # Background mounts
+//
+// The command starts itself again as a daemon with one end of a socket pair.
+// The daemon does all the work and says over the pair when the mount serves, or
+// why it does not; it asks for the passphrase over it too, since only the parent
+// has the terminal and the user's paths. The parent's exit code is the daemon's.
+package main

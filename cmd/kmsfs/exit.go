@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"kmsfs/kmsprovider"
+	"kmsfs/kmsprovider/local"
+	"kmsfs/volume"
+)
+
+// Exit codes. Scripts rely on them.
+const (
+	exitOK          = 0
+	exitOther       = 1
+	exitUsage       = 2
+	exitNoVolume    = 6
+	exitMountpoint  = 10
+	exitPassphrase  = 12
+	exitDenied      = 20
+	exitKeyDisabled = 21
+	exitThrottled   = 22
+	exitUnreachable = 23
+	exitFingerprint = 24
+	exitIntegrity   = 25
+)
+
+// Causes that this package itself finds.
+var (
+	errUsage      = errors.New("usage")
+	errNoVolume   = errors.New("no volume")
+	errMountpoint = errors.New("mount point")
+)
+
+// exitCode is the one table from errors to exit codes. Where an error has
+// several causes, as when each of a volume's keys failed in its own way, the
+// first one here counts.
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var failed *daemonError
+	if errors.As(err, &failed) {
+		return failed.code
+	}
+	for _, row := range []struct {
+		cause error
+		code  int
+	}{
+		{errUsage, exitUsage},
+		{errMountpoint, exitMountpoint},
+		{errNoVolume, exitNoVolume},
+		{volume.ErrNotVolume, exitNoVolume},
+		{volume.ErrFingerprint, exitFingerprint},
+		{volume.ErrIntegrity, exitIntegrity},
+		{local.ErrWrongPassphrase, exitPassphrase},
+		{kmsprovider.ErrAccessDenied, exitDenied},
+		{kmsprovider.ErrKeyDisabled, exitKeyDisabled},
+		{kmsprovider.ErrKeyNotFound, exitKeyDisabled}, // deleted, for all that can be known
+		{kmsprovider.ErrThrottled, exitThrottled},
+		{kmsprovider.ErrUnavailable, exitUnreachable},
+		{context.DeadlineExceeded, exitUnreachable},
+		{local.ErrDamaged, exitIntegrity},
+		{kmsprovider.ErrIncorrectKey, exitIntegrity},
+		{kmsprovider.ErrInvalidCiphertext, exitIntegrity},
+		{kmsprovider.ErrInvalidInput, exitUsage},
+	} {
+		if errors.Is(err, row.cause) {
+			return row.code
+		}
+	}
+	return exitOther
+}
+
+// causeError is an error that matches cause without showing it.
+type causeError struct {
+	err   error
+	cause error
+}
+
+func (e *causeError) Error() string   { return e.err.Error() }
+func (e *causeError) Unwrap() []error { return []error{e.err, e.cause} }
+
+func usagef(format string, args ...any) error {
+	return &causeError{fmt.Errorf(format, args...), errUsage}
+}
+
+func mountpointf(format string, args ...any) error {
+	return &causeError{fmt.Errorf(format, args...), errMountpoint}
+}
+
+func noVolumef(format string, args ...any) error {
+	return &causeError{fmt.Errorf(format, args...), errNoVolume}
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"slices"
+	"strings"
+)
+
+// mountOptions is what -o says.
+type mountOptions struct {
+	readOnly    bool
+	allowOther  bool
+	keepOpen    bool
+	noWriteback bool
+	nonEmpty    bool
+	fsName      string
+	fingerprint string
+	keystore    string
+	passphrase  string   // file
+	kernel      []string // for mount(2)
+}
+
+var (
+	// kernelOptions go to mount(2) as they are; later ones win over earlier ones.
+	kernelOptions = []string{
+		"suid", "nosuid", "dev", "nodev", "exec", "noexec", "atime", "noatime", "diratime", "nodiratime",
+		"relatime", "strictatime", "sync", "async", "dirsync", "default_permissions",
+	}
+	// ignoredOptions are for mount(8), systemd or fstab's other readers.
+	ignoredOptions = []string{
+		"defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "nousers", "owner", "group",
+	}
+	// laterOptions are promised and not there yet: asking for one and not
+	// getting it is worse than an error.
+	laterOptions = []string{"noxattr", "acl", "strict", "latency"}
+)
+
+// parseMountOptions reads the values of -o, in their order. A sloppy one, which
+// is mount(8)'s word, passes over what it does not know.
+func parseMountOptions(values []string, sloppy bool) (mountOptions, error) {
+	var o mountOptions
+	for _, list := range values {
+		for option := range strings.SplitSeq(list, ",") {
+			if option == "" {
+				continue
+			}
+			if err := o.set(option, sloppy); err != nil {
+				return mountOptions{}, err
+			}
+		}
+	}
+	return o, nil
+}
+
+func (o *mountOptions) set(option string, sloppy bool) error {
+	name, value, hasValue := strings.Cut(option, "=")
+	switch option {
+	case "ro":
+		o.readOnly = true
+		return nil
+	case "rw":
+		o.readOnly = false
+		return nil
+	case "allow_other":
+		o.allowOther = true
+		return nil
+	case "open":
+		o.keepOpen = true
+		return nil
+	case "writeback=off":
+		o.noWriteback = true
+		return nil
+	case "nonempty":
+		o.nonEmpty = true
+		return nil
+	}
+	switch name {
+	case "keystore", "passphrase-file", "fingerprint", "fsname":
+		if value == "" {
+			return usagef("mount option %q: nothing follows %s=", option, name)
+		}
+		*map[string]*string{
+			"keystore": &o.keystore, "passphrase-file": &o.passphrase, "fingerprint": &o.fingerprint, "fsname": &o.fsName,
+		}[name] = value
+		return nil
+	case "user": // mount(8) says who mounted
+		return nil
+	}
+	switch {
+	case !hasValue && slices.Contains(kernelOptions, option):
+		o.kernel = append(o.kernel, option)
+	case !hasValue && slices.Contains(ignoredOptions, option),
+		strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"), name == "comment":
+	case slices.Contains(laterOptions, name):
+		return usagef("mount option %q is not supported yet by this build", option)
+	case !sloppy:
+		return withHint(usagef("unknown mount option %q", option), "see kmsfs mount --help")
+	}
+	return nil
+}

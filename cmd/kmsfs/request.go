@@ -1,0 +1,101 @@
+package main
+
+import (
+	"encoding/hex"
+	"log/slog"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountRequest is a mount to make, checked and with absolute paths, so that it
+// means the same in the daemon.
+type mountRequest struct {
+	Backing       string // without symbolic links
+	Mountpoint    string // without symbolic links
+	ReadOnly      bool
+	AllowOther    bool
+	KeepOpen      bool
+	NoWriteback   bool
+	TrustNew      bool
+	Fingerprint   string
+	FsName        string
+	KernelOptions []string
+	Keystore      string
+	StateDir      string
+	LogLevel      slog.Level
+}
+
+// mountFlags are the flags of mount, which the helper lacks.
+type mountFlags struct {
+	foreground  bool
+	fake        bool // the helper's: everything but the mount
+	readOnly    bool
+	allowOther  bool
+	trustNew    bool
+	fingerprint string
+	fsName      string
+	quiet       bool
+	debug       bool
+}
+
+// request checks what was asked for, before anything is opened or asked.
+func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) (*mountRequest, error) {
+	r := &mountRequest{
+		ReadOnly:      f.readOnly || o.readOnly,
+		AllowOther:    f.allowOther || o.allowOther,
+		KeepOpen:      o.keepOpen,
+		NoWriteback:   o.noWriteback,
+		TrustNew:      f.trustNew,
+		Fingerprint:   firstOf(f.fingerprint, o.fingerprint),
+		FsName:        firstOf(f.fsName, o.fsName),
+		KernelOptions: o.kernel,
+	}
+	switch {
+	case f.quiet && f.debug:
+		return nil, usagef("--quiet and --debug exclude each other")
+	case f.quiet:
+		r.LogLevel = slog.LevelWarn
+	case f.debug:
+		r.LogLevel = slog.LevelDebug
+	}
+	if raw, err := hex.DecodeString(r.Fingerprint); err != nil || r.Fingerprint != "" && len(raw) != 32 {
+		return nil, usagef("fingerprint %q: want 64 hex digits", r.Fingerprint)
+	}
+	a.keys.keystore = firstOf(a.keys.keystore, o.keystore)
+	if a.keys.passphraseFile == "" && a.keys.passphraseCommand == "" {
+		a.keys.passphraseFile = o.passphrase
+	}
+	var err error
+	if r.Mountpoint, err = checkMountpoint(mountpoint, o.nonEmpty); err != nil {
+		return nil, err
+	}
+	if r.Backing, err = findBacking(backing); err != nil {
+		return nil, err
+	}
+	if inside, err := isInside(r.Backing, r.Mountpoint); err != nil {
+		return nil, err
+	} else if inside {
+		return nil, mountpointf("mount point %s is in the backing directory %s", r.Mountpoint, r.Backing)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(r.Backing, &st); err == nil && st.Flags&unix.ST_RDONLY != 0 {
+		r.ReadOnly = true
+	}
+	if r.FsName == "" {
+		r.FsName = r.Backing
+	}
+	if r.Keystore, err = a.keystorePath(); err != nil {
+		return nil, err
+	}
+	r.StateDir, err = a.stateDir()
+	return r, err
+}
+
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

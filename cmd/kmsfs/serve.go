@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	kmsfs "kmsfs/fs"
+	"kmsfs/kmsprovider"
+	"kmsfs/volume"
+)
+
+// serve mounts a volume and serves it until it is unmounted and closed. It
+// calls ready once the mount answers. When ctx ends before that, nothing is
+// mounted; afterwards SIGTERM and SIGINT unmount, and SIGHUP where a terminal's
+// end is meant to.
+func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, log *slog.Logger, ready func() error, hangup bool) (err error) {
+	keys := providers(r.Keystore, passphrase, keystoreRequired, func(string, ...any) {})
+	defer func() { err = errors.Join(err, keys.Close()) }()
+	v, err := openVolume(ctx, r, keys, log)
+	if err != nil {
+		return err
+	}
+	m, err := kmsfs.Serve(v, kmsfs.Options{
+		Mountpoint: r.Mountpoint, AllowOther: r.AllowOther, FsName: r.FsName, KeepOpen: r.KeepOpen,
+		NoWriteback: r.NoWriteback, KernelOptions: r.KernelOptions, Log: log,
+	})
+	if err != nil {
+		return errors.Join(err, v.Close())
+	}
+	p := announce(r.Mountpoint, log)
+	defer func() { p.finish(err) }()
+
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	if hangup {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	defer signal.Stop(signals)
+	err = ready()
+	log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())
+	unwanted := err != nil || ctx.Err() != nil // or a signal came before we listened
+	go func() {
+		left := unwanted && leave(m, log)
+		for range signals {
+			left = left || leave(m, log)
+		}
+	}()
+	m.Wait()
+	log.Info("unmounted", "mountpoint", r.Mountpoint)
+	if closeErr := v.Close(); closeErr != nil {
+		err = errors.Join(err, fmt.Errorf("close volume %s: %w", r.Backing, closeErr))
+	}
+	return err
+}
+
+// openVolume opens the volume of a request, and says so if this host sees it for
+// the first time.
+func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry, log *slog.Logger) (*volume.Volume, error) {
+	info, err := volume.ReadInfo(r.Backing)
+	if err != nil {
+		return nil, err
+	}
+	if len(info.Sessions) > 0 { // Open would say so too, after asking for a passphrase
+		return nil, info.Sessions[0].InUse()
+	}
+	if err := openFirst(ctx, info.Keys, keys); err != nil {
+		return nil, err
+	}
+	_, known := os.Stat(filepath.Join(r.StateDir, info.ID.String()+".json"))
+	v, err := volume.Open(ctx, r.Backing, volume.Options{
+		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Mountpoint: r.Mountpoint,
+		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, Prefetch: true, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if errors.Is(known, fs.ErrNotExist) {
+		log.Info("first mount of this volume on this host, which remembers its fingerprint from now on",
+			"volume", info.ID, "fingerprint", v.Fingerprint())
+	}
+	return v, nil
+}
+
+// openFirst opens the provider that is going to be asked first. Opening may ask
+// for a passphrase, and nobody has to type it within the deadline of a KMS call.
+func openFirst(ctx context.Context, keys []volume.KeyInfo, providers *kmsprovider.Registry) error {
+	_, err := providers.Provider(ctx, keys[0].Provider)
+	for _, k := range keys {
+		if k.Provider != keys[0].Provider {
+			return nil // another provider may do
+		}
+	}
+	return err
+}
+
+// leave unmounts, and tells whether that is over and done with: a mount in use
+// goes on for those who have it open, and is never asked for twice, since
+// another one may stand in its place by then.
+func leave(m *kmsfs.Mount, log *slog.Logger) bool {
+	detached, err := m.Unmount()
+	switch {
+	case err != nil:
+		log.Error("cannot unmount", "error", err)
+		return false
+	case detached:
+		log.Warn("the mount is in use: detached, and served until its last user leaves")
+	}
+	return true
+}

@@ -1,0 +1,148 @@
+package integration
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/volume"
+)
+
+// waited leaves out the requests for which no program waits.
+func waited(c map[string]uint64) map[string]uint64 {
+	out := maps.Clone(c)
+	for _, name := range []string{"RELEASE", "FORGET", "RELEASEDIR"} {
+		delete(out, name)
+	}
+	return out
+}
+
+// requests returns what a call made the kernel ask for, waited for or not until
+// the mount has been quiet for a moment.
+func (m *mounted) requests(call func()) map[string]uint64 {
+	m.settle()
+	before := m.Mount.Counts().Snapshot()
+	call()
+	m.settle()
+	diff := make(map[string]uint64)
+	for name, n := range m.Mount.Counts().Snapshot() {
+		if d := n - before[name]; d > 0 {
+			diff[name] = d
+		}
+	}
+	return waited(diff)
+}
+
+// settle waits until no request has come for a while.
+func (m *mounted) settle() {
+	quiet := 0
+	last := m.Mount.Counts().Snapshot()
+	for range 1000 {
+		time.Sleep(5 * time.Millisecond)
+		now := m.Mount.Counts().Snapshot()
+		if maps.Equal(now, last) {
+			if quiet++; quiet == 4 {
+				return
+			}
+		} else {
+			quiet = 0
+		}
+		last = now
+	}
+	m.t.Fatal("the kernel does not stop asking")
+}
+
+func (m *mounted) wantRequests(what string, call func(), want map[string]uint64) {
+	m.t.Helper()
+	got := m.requests(call)
+	// Under the writeback cache the kernel keeps mtime and ctime itself. It sends
+	// them when a file is closed or unlinked, if a clock tick has passed since
+	// it last heard of them: one SETATTR more or less, as it happens.
+	times := got["SETATTR"]
+	delete(got, "SETATTR")
+	if times > 1 || !maps.Equal(got, want) {
+		m.t.Errorf("%s: got %v, want %v", what, got, want)
+	} else {
+		m.t.Logf("%-32s %v, times sent %d", what, got, times)
+	}
+}
+
+// openOnly opens and closes without the stat calls that os.Open adds.
+func (m *mounted) withFile(name string, flags int, call func(fd int)) {
+	m.t.Helper()
+	fd, err := unix.Open(filepath.Join(m.Dir, name), flags, 0o644)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	call(fd)
+	if err := unix.Close(fd); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *mounted) dropCaches() {
+	m.t.Helper()
+	unix.Sync()
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
+		m.t.Skipf("caches cannot be dropped, which root can: %v", err)
+	}
+}
+
+func TestRequestsForEachOperationAreThoseOfTheDesign(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("counts differ for ordinary users (default_permissions); root runs this")
+	}
+	m := newVolume(t, volume.ModeFile)
+	m.mount()
+	page := make([]byte, 4096)
+	create := func(name string) func() {
+		return func() {
+			m.withFile(name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, func(fd int) {
+				if _, err := unix.Write(fd, page); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+	}
+	read := func(name string) func() {
+		return func() {
+			m.withFile(name, unix.O_RDONLY, func(fd int) {
+				if n, err := unix.Read(fd, page); err != nil || n != len(page) {
+					t.Fatal(n, err)
+				}
+			})
+		}
+	}
+	stat := func(name string) func() {
+		return func() {
+			var st unix.Stat_t
+			if err := unix.Lstat(filepath.Join(m.Dir, name), &st); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	create("first")() // answers to what is only asked once: OPEN, FLUSH, GETXATTR
+	read("first")()
+
+	m.wantRequests("create, write 4 KiB, close", create("a"),
+		map[string]uint64{"LOOKUP": 1, "CREATE": 1, "WRITE": 1})
+	// The kernel does not know how many blocks a written file takes up.
+	m.wantRequests("first stat after a write", stat("a"), map[string]uint64{"GETATTR": 1})
+	m.wantRequests("warm stat", stat("a"), map[string]uint64{})
+	m.wantRequests("warm open, read, close", read("a"), map[string]uint64{})
+	m.wantRequests("first stat after a read (atime)", stat("a"), map[string]uint64{"GETATTR": 1})
+	m.dropCaches()
+	m.wantRequests("cold open, read, close", read("a"), map[string]uint64{"LOOKUP": 1, "READ": 1})
+	m.dropCaches()
+	m.wantRequests("cold stat", stat("a"), map[string]uint64{"LOOKUP": 1})
+	m.dropCaches()
+	m.wantRequests("cold unlink", func() {
+		if err := unix.Unlink(filepath.Join(m.Dir, "a")); err != nil {
+			t.Fatal(err)
+		}
+	}, map[string]uint64{"LOOKUP": 1, "UNLINK": 1})
+}
