@@ -201,16 +201,6 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 // backingFile returns the path of the backing file of a node.
 func (b *bench) backingFile(n *Node) string { return filepath.Join(b.dir, n.BackingPath()) }
 
-func must[T any](v T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
-
 func createFile(t testing.TB, dir *Node, name string, content []byte) *Node {
 	t.Helper()
 	n, _, err := dir.Create(name, 0o644, Owner{})
@@ -286,12 +276,6 @@ func pattern(n int, seed byte) []byte {
 	for i := range b {
 		b[i] = byte(i)*31 + byte(i>>8)*17 + seed
 	}
-	return b
-}
-
-func randomBytes(n int) []byte {
-	b := make([]byte, n)
-	_, _ = rand.Read(b)
 	return b
 }
 
