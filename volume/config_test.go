@@ -20,6 +20,17 @@ import (
 	"kmsfs/kmsprovider"
 )
 
+// must ends the test if a call failed: must(call())(t).
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
 func volumeKeyOf(seed byte) *crypto.Key {
 	k, err := crypto.NewKey(bytes.Repeat([]byte{seed}, crypto.KeySize))
 	if err != nil {
