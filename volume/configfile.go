@@ -70,7 +70,7 @@ func readConfigIn(k Backing, meta int) (*Config, error) {
 		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, configName, ErrNotVolume)
 	case err == unix.ELOOP:
 		return nil, malformedConfig("it is a symbolic link")
-	case err == unix.EISDIR || err == unix.ENXIO:
+	case err == unix.EISDIR || err == unix.ESPIPE || err == unix.ENXIO:
 		return nil, malformedConfig("it is no regular file")
 	case errors.Is(err, errTooLong):
 		return nil, malformedConfig(err.Error())

@@ -116,12 +116,7 @@ func isFingerprint(s string) bool {
 	return err == nil && len(b) == 32
 }
 
-// save replaces a state durably. Where the state was loaded before, load and
-// save belong into one call of locked.
-func (s *hostStore) save(h *HostState) error {
-	return s.locked(func(dirfd int) error { return s.write(dirfd, h) })
-}
-
+// write replaces a state durably; the caller is in locked, since before it loaded h.
 func (s *hostStore) write(dirfd int, h *HostState) error {
 	b, err := json.MarshalIndent(h, "", "  ")
 	if err == nil {
