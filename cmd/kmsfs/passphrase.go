@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // askFor says what a passphrase is for.
@@ -71,6 +72,7 @@ func (a *app) fromCommand(command string) passphraseSource {
 	return func(ctx context.Context, _ askFor) ([]byte, error) {
 		c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 		c.Stdin, c.Stderr = a.stdin, a.stderr
+		c.WaitDelay = time.Second
 		out, err := c.StdoutPipe()
 		if err != nil {
 			return nil, fmt.Errorf("run passphrase command: %w", err)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,15 +15,13 @@ import (
 // presence is a socket that ends with the process that serves a mount. Who
 // unmounts connects to it first, and knows by its end that all data is where it
 // belongs, whatever name the mount shows as its source. Nothing can be asked
-// over it. Its name is abstract and made of the mount's device number, which no
-// other mount has at the time.
+// over it: connections wait to be accepted until the mount is gone. Its name is
+// abstract and made of the mount's device number, which no other mount has at
+// the time.
 type presence struct {
-	mu       sync.Mutex
-	watchers []net.Conn
+	listener *net.UnixListener // nil if there is none
+	watchers []int             // descriptors, once the mount is gone
 }
-
-// maxWatchers bounds the connections that a presence keeps.
-const maxWatchers = 64
 
 func presenceName(device string) *net.UnixAddr {
 	return &net.UnixAddr{Net: "unix", Name: "@kmsfs/mount/" + device}
@@ -38,46 +35,56 @@ func announce(mountpoint string, log *slog.Logger) *presence {
 	if err == nil && !ok {
 		err = errors.New("it is not mounted")
 	}
-	var l *net.UnixListener
 	if err == nil {
-		l, err = net.ListenUnix("unix", presenceName(m.device))
+		p.listener, err = listen(m.device)
 	}
 	if err != nil {
 		log.Debug("unmount will not wait for this mount", "error", err)
-		return p
 	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			p.add(c)
-		}
-	}()
 	return p
 }
 
-func (p *presence) add(c net.Conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.watchers) == maxWatchers { // the oldest has most likely given up
-		p.watchers[0].Close()
-		p.watchers = p.watchers[1:]
+// listen waits a little where the name is taken: the kernel gives a device
+// number away as soon as its mount is gone, and that one's process may have to
+// notice yet.
+func listen(device string) (*net.UnixListener, error) {
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+		l, err := net.ListenUnix("unix", presenceName(device))
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+			return l, err
+		}
 	}
-	p.watchers = append(p.watchers, c)
 }
 
-// finish tells the watchers how the mount ended. The process's end tells them
-// that it has.
+// gone gives the name free; who has connected goes on waiting. To be called as
+// soon as the mount is gone.
+func (p *presence) gone() {
+	if p.listener == nil {
+		return
+	}
+	if raw, err := p.listener.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			for {
+				c, _, err := unix.Accept4(int(fd), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+				if err == nil {
+					p.watchers = append(p.watchers, c)
+				} else if err != unix.EINTR && err != unix.ECONNABORTED {
+					return
+				}
+			}
+		})
+	}
+	p.listener.Close()
+}
+
+// finish tells the watchers how the mount ended. That it has ended they see by
+// the process's end, which closes their connections.
 func (p *presence) finish(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if err == nil {
+		return
+	}
 	for _, c := range p.watchers {
-		if err != nil {
-			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-			_, _ = io.WriteString(c, err.Error())
-		}
+		_ = unix.Sendto(c, []byte(err.Error()), unix.MSG_NOSIGNAL, nil)
 	}
 }
 

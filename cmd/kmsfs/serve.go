@@ -53,6 +53,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 		}
 	}()
 	m.Wait()
+	p.gone()
 	log.Info("unmounted", "mountpoint", r.Mountpoint)
 	if closeErr := v.Close(); closeErr != nil {
 		err = errors.Join(err, fmt.Errorf("close volume %s: %w", r.Backing, closeErr))
