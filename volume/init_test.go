@@ -197,6 +197,22 @@ func TestInitThatFailsRemovesWhatItMade(t *testing.T) {
 	}
 }
 
+func TestInitLeavesWhatTurnsUpWhileTheKeyIsMade(t *testing.T) {
+	b := unmade(t)
+	b.kms.setFail(func(op string) error {
+		if op != "GenerateDataKey" {
+			return nil
+		}
+		return errors.Join(os.Mkdir(b.dir, 0o755), os.WriteFile(filepath.Join(b.dir, "letter"), []byte("dear"), 0o644))
+	})
+	if _, err := Init(t.Context(), b.dir, b.initOptions()); !errors.Is(err, ErrExists) {
+		t.Error(err)
+	}
+	if entries := must(os.ReadDir(b.dir))(t); len(entries) != 1 || string(readFile(t, b.dir, "letter")) != "dear" {
+		t.Errorf("left %v", entries)
+	}
+}
+
 func TestInitThatCannotMakeTheDirectorySaysSo(t *testing.T) {
 	b := unmade(t)
 	b.dir = filepath.Join(b.dir, "in", "nothing")

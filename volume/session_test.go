@@ -227,12 +227,12 @@ func TestOfTwoProcessesThatBeginASessionAtOnceOneWins(t *testing.T) {
 
 func TestAnUnreadableSessionThatIsLockedIsInUse(t *testing.T) {
 	dir, root, _ := metaPlace(t)
-	for _, content := range []string{"", "{", "null", "\x00\x01", `{"pid":"x"}`, `{"id":"02000000000000000000000000000000"}`, strings.Repeat("x", 2*maxSession)} {
+	for _, content := range []string{"", "{", "null", "\x00\x01", `{"host":"half","pid":"x"}`, `{"id":"02000000000000000000000000000000"}`, strings.Repeat("x", 2*maxSession)} {
 		s := begin(t, root, 1)
 		writeFile(t, sessionPath(dir, 1), []byte(content))
 		_, err := beginSession(System{}, root, sampleSession(2))
 		var inUse *InUseError
-		if !errors.As(err, &inUse) || inUse.Session != (crypto.ID{1}) || !strings.Contains(err.Error(), crypto.ID{1}.String()) {
+		if !errors.As(err, &inUse) || *inUse != (InUseError{Session: crypto.ID{1}}) || !strings.Contains(err.Error(), crypto.ID{1}.String()) {
 			t.Errorf("%.20q: %v", content, err)
 		}
 		s.end()
@@ -320,6 +320,19 @@ func TestAnInUseErrorShowsNoControlCharacters(t *testing.T) {
 		if s := e.Error(); strings.ContainsAny(s, "\x1b\n") || !strings.Contains(s, "in use") {
 			t.Errorf("%q", s)
 		}
+	}
+}
+
+func TestAMountRemovesTheSessionsOfKilledOnes(t *testing.T) {
+	b := newBench(t, ModeVolume)
+	begin(t, openDir(t, b.dir), 1).abandon()
+	v := b.open()
+	if names := sessionFiles(t, b.dir); len(names) != 1 || names[0] != v.session.id.String() {
+		t.Errorf("files %v", names)
+	}
+	b.close(v)
+	if names := sessionFiles(t, b.dir); len(names) != 0 {
+		t.Errorf("files after the unmount: %v", names)
 	}
 }
 
