@@ -185,7 +185,7 @@ func (n *Node) restoreRecord(d *descriptor) error {
 			continue
 		}
 		n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
-		return n.vol.backing.Renameat2(pd.fd, e.name, d.fd, recordName, unix.RENAME_NOREPLACE)
+		return n.vol.renameNew(pd.fd, e.name, d.fd, recordName)
 	}
 	return unix.ENOENT
 }

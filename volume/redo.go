@@ -138,8 +138,10 @@ func (r *redoFile) grow() (*slot, error) {
 		return nil, fmt.Errorf("map redo slot: %w", err)
 	}
 	r.made++
-	return &slot{mem: mem, mac: hmac.New(sha256.New, r.key.Bytes())}, nil
+	return &slot{mem: mem, mac: newSlotMAC(r.key)}, nil
 }
+
+func newSlotMAC(key *crypto.Key) hash.Hash { return hmac.New(sha256.New, key.Bytes()) }
 
 func writeZeros(fd int, off int64, n int) error {
 	zeros := make([]byte, 64<<10)

@@ -55,9 +55,8 @@ func (f *file) truncate(ctx context.Context, size int64) error {
 	if size == old {
 		return f.touch()
 	}
-	next := f.rec
+	next := f.nextRecord()
 	next.Size = uint64(size)
-	next.Generation++
 	f.tags.trim()
 	t.old = oldBlocks{file: f, count: crypto.BlockCount(old)}
 	defer t.old.put()
@@ -102,7 +101,7 @@ func (w *writer) shrink(next *crypto.Record) error {
 	size := int64(next.Size)
 	if size == 0 {
 		next.Stored, next.Root = 0, [16]byte{}
-		next.Flags &^= crypto.FlagRootAbsent
+		next.Flags &^= crypto.FlagRootAbsent // the root of nothing is known
 		return nil
 	}
 	if size%crypto.BlockSize != 0 {
@@ -181,7 +180,7 @@ func (w *writer) removeTerms(next *crypto.Record, first uint64) error {
 		if tag == ([16]byte{}) {
 			continue
 		}
-		next.Stored--
+		next.Stored -= min(1, next.Stored)
 		if next.HasRoot() {
 			crypto.XORRoot(&next.Root, w.keys.rooter.Term(i, tag))
 		}

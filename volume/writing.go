@@ -116,5 +116,8 @@ func (v *Volume) checkNoWriter() error {
 		return err
 	}
 	v.relaxed = v.host.mayBeTorn(boot)
+	if v.host.lastEnd(boot) == endKilled {
+		v.log.Warn("the last mount was killed, and a read-only mount does not finish its interrupted changes: files that it was changing may be refused until the volume is mounted for writing")
+	}
 	return nil
 }
