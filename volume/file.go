@@ -336,6 +336,11 @@ func (f *file) apply(s *slot, c *change) error {
 			return err
 		}
 	}
+	if c.flags&slotPunch != 0 {
+		if err := k.Fallocate(f.desc.fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
+			return err
+		}
+	}
 	if c.flags&slotTruncate != 0 {
 		return k.Ftruncate(f.desc.fd, c.size)
 	}
