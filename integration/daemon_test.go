@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -48,6 +49,7 @@ type daemon struct {
 	Dir     string
 	bin     string
 	env     []string
+	flags   []string  // of every mount
 	cmd     *exec.Cmd // the serving process, nil if there is none
 }
 
@@ -88,7 +90,7 @@ func (d *daemon) run(args ...string) string {
 // start mounts the volume and waits until it is served.
 func (d *daemon) start(flags ...string) {
 	d.t.Helper()
-	cmd := exec.Command(d.bin, append(append([]string{"mount", "-f"}, flags...), d.Backing, d.Dir)...)
+	cmd := exec.Command(d.bin, slices.Concat([]string{"mount", "-f"}, d.flags, flags, []string{d.Backing, d.Dir})...)
 	cmd.Env = d.env
 	cmd.Stderr = testWriter{d.t}
 	if err := cmd.Start(); err != nil {

@@ -15,7 +15,12 @@ import (
 
 // notYet are the tests that must fail, or skip themselves, because an operation
 // is missing. One that passes fails the run, so that this table stays true.
-var notYet = map[string]string{}
+var notYet = map[string]string{
+	"FcntlFlockLocksFile": "expects that two locks of the same process exclude each other, which POSIX locks do not: it fails on ext4 too",
+	"RenameOpenDir":       "fstat of an open directory that another one was renamed onto",
+	"XAttr":               "no extended attributes yet",
+	"XAttrLarge":          "no extended attributes yet",
+}
 
 func init() {
 	processes["posix"] = func(args []string) int {
@@ -84,6 +89,6 @@ func TestPosixOperationsOnAMountOfAUser(t *testing.T) {
 
 var posixVariants = map[string]string{
 	"default":      "",
-	"no writeback": "-o writeback=off",
-	"keep open":    "-o open",
+	"no writeback": "--options=writeback=off",
+	"keep open":    "--options=open",
 }
