@@ -101,7 +101,9 @@ func oddTree(t testing.TB, dir string, xattrs bool) {
 	check(os.WriteFile(at("\xff\xfe not UTF-8\n"), nil, 0o600))
 	check(os.WriteFile(at(strings.Repeat("n", 255)), []byte("a long name"), 0o640))
 	check(os.WriteFile(at("suid"), []byte("#!/bin/sh\n"), 0o755))
-	check(os.Chmod(at("suid"), 0o755|os.ModeSetuid|os.ModeSetgid))
+	if os.Geteuid() == 0 { // TestSuidBitsSurviveLinksAndRenames has it of a user
+		check(os.Chmod(at("suid"), 0o755|os.ModeSetuid|os.ModeSetgid))
+	}
 	check(unix.Mkfifo(at("fifo"), 0o620))
 	sparse, err := os.Create(at("sparse"))
 	check(err)
@@ -198,5 +200,43 @@ func TestRsyncFindsNoDifferenceInEitherDirection(t *testing.T) {
 		same(from, to)
 		sameTree(t, from, to)
 		t.Logf("%d entries with rsync %s", n, how)
+	})
+}
+
+// A daemon without CAP_FSETID clears the bits of a backing file that it writes
+// to, as it does for a new name.
+func TestSuidBitsSurviveLinksAndRenames(t *testing.T) {
+	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
+		const want = 0o755 | os.ModeSetuid | os.ModeSetgid
+		kept := true
+		for i, call := range []func(a, b string) error{os.Rename, os.Link} {
+			a, b := filepath.Join(d.Dir, "a"+string(rune('0'+i))), filepath.Join(d.Dir, "b"+string(rune('0'+i)))
+			err := os.WriteFile(a, []byte("#!/bin/sh\n"), 0o755)
+			if err == nil {
+				err = os.Chmod(a, want)
+			}
+			if err == nil {
+				err = call(a, b)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.remount()
+			st, err := os.Stat(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept = kept && st.Mode() == want
+			if st.Mode() != want && os.Geteuid() == 0 {
+				t.Errorf("mode %v, want %v", st.Mode(), want)
+			}
+		}
+		if os.Geteuid() != 0 {
+			if kept {
+				t.Error("they do for an ordinary user, which was not so: expect it from now on")
+			} else {
+				t.Skip("they do not for an ordinary user's daemon")
+			}
+		}
 	})
 }

@@ -11,7 +11,8 @@ import (
 
 var (
 	modelSeed  = flag.Uint64("model.seed", 0, "seed of the model tests; 0 draws one")
-	modelSteps = flag.Int("model.steps", 4000, "operations of each model test")
+	modelSteps = flag.Int("model.steps", 30_000, "operations of each model test, at least")
+	modelTime  = flag.Duration("model.time", 0, "how long each model test on a mount goes on, at least")
 )
 
 // TestTheModelAgreesWithAPlainDirectory shows that the model is right: what it
@@ -30,7 +31,7 @@ func TestRandomOperationsOnAMountAgreeWithAModel(t *testing.T) {
 			m := newVolume(t, volume.ModeFile)
 			m.mount(edit)
 			model.Run(t, model.Directory(m.Dir), model.Options{
-				Seed: *modelSeed, Steps: *modelSteps, Every: 1000,
+				Seed: *modelSeed, Steps: *modelSteps, Time: *modelTime, Every: 1000,
 				Reopen: func() model.Target {
 					m.unmount()
 					m.mount(edit)

@@ -57,6 +57,8 @@ type Stat struct {
 type Options struct {
 	Seed  uint64 // 0 draws one
 	Steps int
+	// Time goes on after these steps until it has passed.
+	Time time.Duration
 	// Every so many steps everything is compared and Reopen is called, if set.
 	Every  int
 	Reopen func() Target
@@ -113,7 +115,7 @@ func Run(t testing.TB, fs Target, o Options) {
 	}
 	t.Logf("%d steps with seed %d", o.Steps, o.Seed)
 	w := &walker{t: t, o: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), fs: fs, root: newDir()}
-	for w.step = range o.Steps {
+	for start := time.Now(); w.step < o.Steps || time.Since(start) < o.Time; w.step++ {
 		w.one()
 		if o.Forget != nil && w.rng.IntN(20) == 0 {
 			dir, m := w.pick()
@@ -131,6 +133,7 @@ func Run(t testing.TB, fs Target, o Options) {
 	}
 	w.last = "compare at the end"
 	w.compare("", w.root)
+	t.Logf("%d steps done", w.step)
 }
 
 func (w *walker) fail(format string, args ...any) {
