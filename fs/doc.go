@@ -11,6 +11,8 @@
 //	raw.go      what the node API hides: OPEN, FLUSH, LSEEK and write flags
 //	errno.go    the one map from errors to errno
 //	count.go    requests by kind
+//	idle.go     unmounting when nobody uses the mount
+//	failures.go what goes to the log
 //
 // # Requests
 //

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,7 @@ type mountRequest struct {
 	Keystore      string
 	StateDir      string
 	LogLevel      slog.Level
+	Idle          time.Duration // 0: never unmounted by itself
 }
 
 // mountFlags are the flags of mount, which the helper lacks.
@@ -34,6 +36,7 @@ type mountFlags struct {
 	trustNew    bool
 	fingerprint string
 	fsName      string
+	idle        time.Duration
 	quiet       bool
 	debug       bool
 }
@@ -50,7 +53,12 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		FsName:        firstOf(f.fsName, o.fsName),
 		KernelOptions: o.kernel,
 	}
+	if r.Idle = f.idle; r.Idle == 0 {
+		r.Idle = o.idle
+	}
 	switch {
+	case r.Idle < 0:
+		return nil, usagef("idle time %v: want a time that passes", r.Idle)
 	case f.quiet && f.debug:
 		return nil, usagef("--quiet and --debug exclude each other")
 	case f.quiet:

@@ -44,6 +44,9 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	if err = ready(); err == nil {
 		log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())
 	}
+	if r.Idle > 0 {
+		m.UnmountWhenIdle(r.Idle)
+	}
 	gone := make(chan struct{})
 	go leaveOnSignal(ctx, signals, gone, err != nil, func() bool { return leave(m, log) })
 	m.Wait()
