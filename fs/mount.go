@@ -43,6 +43,7 @@ type Mount struct {
 	failures    failureLog
 	ctx         context.Context
 	attrTimeout time.Duration
+	writeback   bool // the kernel keeps written pages for a while
 	counts      Counts
 }
 
@@ -56,6 +57,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 	m := &Mount{
 		volume: v, mountpoint: o.Mountpoint, log: o.Log,
 		ctx: context.Background(), attrTimeout: cacheTimeout,
+		writeback: !o.NoWriteback && !v.ReadOnly(),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -102,7 +104,7 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 		DisabledCapabilities:     fuse.CAP_PASSTHROUGH, // it would hand out ciphertext
 		Logger:                   log.New(bridgeLog{m.log}, "", 0),
 	}
-	if !o.NoWriteback && !m.volume.ReadOnly() {
+	if m.writeback {
 		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 	}
 	// OPEN is never sent, so nobody but the kernel checks permissions; only

@@ -6,8 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"kmsfs/crypto"
@@ -44,14 +44,14 @@ const (
 type Config struct {
 	FormatVersion int         `json:"format_version"`
 	ID            crypto.ID   `json:"volume_id"`
-	Created       time.Time   `json:"created"`
-	Generation    uint64      `json:"generation"`
+	Created       time.Time   `json:"created"`    // RFC 3339
+	Generation    uint64      `json:"generation"` // 1 at first, one more with every change
 	KeyMode       KeyMode     `json:"key_mode"`
-	Features      []string    `json:"features"`
-	Keys          []ConfigKey `json:"keys"`
+	Features      []string    `json:"features"` // never nil; none is defined yet
+	Keys          []ConfigKey `json:"keys"`     // 1 to crypto.MaxWrappedKeys, at least one active
 
-	raw []byte // the first line as it was read, without its newline
-	mac []byte
+	raw []byte // the first line as it was read or written, without its newline
+	mac []byte // HMAC-SHA-256 of raw, as it was read or written
 }
 
 // ConfigKey is the volume key under one wrapping key.
@@ -62,33 +62,28 @@ type ConfigKey struct {
 	Wrapped  []byte `json:"wrapped"`
 }
 
-// maxConfig is longer than any volume.json, in bytes.
+// maxConfig is longer than any volume.json, in bytes: eight keys with
+// everything at its limit make about 200 KiB.
 const maxConfig = 1 << 18
 
 // parseConfig reads volume.json: its two lines, strictly. What it returns is
-// well-formed, and still anybody's.
+// well-formed, and still anybody's. What another version of kmsfs wrote is
+// ErrFormat, anything else that it does not write is ErrIntegrity.
 func parseConfig(b []byte) (*Config, error) {
-	line, rest, ok := bytes.Cut(b, []byte{'\n'})
-	if !ok {
-		return nil, malformedConfig("the second line is missing")
+	if len(b) > maxConfig {
+		return nil, malformedConfig("it is longer than any that kmsfs writes")
 	}
-	macHex, rest, ok := bytes.Cut(rest, []byte{'\n'})
-	if !ok || len(rest) != 0 {
-		return nil, malformedConfig("it has other than two lines")
+	line, rest, found := bytes.Cut(b, []byte{'\n'})
+	macHex, rest, ended := bytes.Cut(rest, []byte{'\n'})
+	if !found || !ended || len(rest) != 0 {
+		return nil, malformedConfig("it does not have two lines")
 	}
 	mac := make([]byte, hex.DecodedLen(len(macHex)))
 	if _, err := hex.Decode(mac, macHex); err != nil || len(mac) != sha256.Size || hex.EncodeToString(mac) != string(macHex) {
 		return nil, malformedConfig("the second line is no HMAC in hex")
 	}
-	// The version first: a newer one may have fields that we do not know.
-	var version struct {
-		V *int `json:"format_version"`
-	}
-	if err := json.Unmarshal(line, &version); err != nil || version.V == nil {
-		return nil, malformedConfig("the first line has no format version")
-	}
-	if *version.V != formatVersion {
-		return nil, fmt.Errorf("%s: format version %d, this kmsfs knows %d", configName, *version.V, formatVersion)
+	if err := checkFormat(line); err != nil {
+		return nil, err
 	}
 	c := &Config{raw: bytes.Clone(line), mac: mac}
 	dec := json.NewDecoder(bytes.NewReader(line))
@@ -96,79 +91,147 @@ func parseConfig(b []byte) (*Config, error) {
 	if err := dec.Decode(c); err != nil {
 		return nil, malformedConfig(err.Error())
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, malformedConfig("something follows the first object")
-	}
 	// Exactly what marshal writes: this refuses doubled and differently
-	// spelled fields, which two readers could understand differently.
+	// spelled fields, which two readers could understand differently, and
+	// whatever follows the object.
 	if again, err := json.Marshal(c); err != nil || !bytes.Equal(again, line) {
 		return nil, malformedConfig("the first line is not written as kmsfs writes it")
 	}
-	return c, c.check()
+	if err := c.check(); err != nil {
+		return nil, malformedConfig(err.Error())
+	}
+	return c, nil
 }
 
-func (c *Config) check() error {
-	if _, err := ParseKeyMode(string(c.KeyMode)); err != nil {
+// checkFormat looks at version and features before anything else: what a newer
+// kmsfs wrote may have fields that we do not know, and is not damaged.
+func checkFormat(line []byte) error {
+	var format struct {
+		Version  *int     `json:"format_version"`
+		Features []string `json:"features"`
+	}
+	if err := json.Unmarshal(line, &format); err != nil {
 		return malformedConfig(err.Error())
 	}
-	if len(c.Features) > 0 {
-		return fmt.Errorf("%s: unknown feature %q: made by a newer kmsfs", configName, c.Features[0])
+	if format.Version == nil {
+		return malformedConfig("the first line has no format version")
 	}
+	if *format.Version != formatVersion {
+		return fmt.Errorf("%s has format version %d, this kmsfs knows %d: %w", configName, *format.Version, formatVersion, ErrFormat)
+	}
+	if len(format.Features) > 0 {
+		return fmt.Errorf("%s asks for feature %s: %w", configName, quoted(format.Features[0]), ErrFormat)
+	}
+	return nil
+}
+
+// check tells what is wrong with the values, but for version and features.
+func (c *Config) check() error {
 	if c.ID.IsZero() {
-		return malformedConfig("no volume ID")
+		return errors.New("no volume ID")
+	}
+	if c.Created.IsZero() {
+		return errors.New("no creation time")
+	}
+	if c.Generation == 0 {
+		return errors.New("no generation")
+	}
+	if _, err := ParseKeyMode(string(c.KeyMode)); err != nil {
+		return err
+	}
+	if c.Features == nil {
+		return errors.New("no list of features")
 	}
 	if len(c.Keys) == 0 || len(c.Keys) > crypto.MaxWrappedKeys {
-		return malformedConfig(fmt.Sprintf("%d keys, want 1 to %d", len(c.Keys), crypto.MaxWrappedKeys))
+		return fmt.Errorf("%d keys, want 1 to %d", len(c.Keys), crypto.MaxWrappedKeys)
 	}
-	active := 0
+	active := false
 	for i, k := range c.Keys {
-		switch k.State {
-		case keyActive:
-			active++
-		case keyRetiring:
-		default:
-			return malformedConfig(fmt.Sprintf("key %d: unknown state %q", i, k.State))
+		if err := k.check(); err != nil {
+			return fmt.Errorf("key %d: %w", i+1, err)
 		}
-		if k.Provider == "" || len(k.Provider) > crypto.MaxProviderLen || k.KeyID == "" || len(k.KeyID) > crypto.MaxKeyIDLen ||
-			len(k.Wrapped) == 0 || len(k.Wrapped) > crypto.MaxWrappedLen {
-			return malformedConfig(fmt.Sprintf("key %d: a length is out of bounds", i))
-		}
+		active = active || k.State == keyActive
 		for _, other := range c.Keys[:i] {
 			if other.Provider == k.Provider && other.KeyID == k.KeyID {
-				return malformedConfig("key " + k.KeyID + " stands there twice")
+				return fmt.Errorf("key %d: %s stands there twice", i+1, k.KeyID)
 			}
 		}
 	}
-	if active == 0 {
-		return malformedConfig("no active key")
+	if !active {
+		return errors.New("no active key")
 	}
 	return nil
+}
+
+// check tells what is wrong with the entry. The name of the provider of data
+// keys that the volume key wraps is no KMS's.
+func (k *ConfigKey) check() error {
+	switch {
+	case !isName(k.Provider, crypto.MaxProviderLen) || k.Provider == volumeProvider:
+		return fmt.Errorf("%s is no name of a provider", quoted(k.Provider))
+	case !isName(k.KeyID, crypto.MaxKeyIDLen):
+		return fmt.Errorf("%s is no key ID", quoted(k.KeyID))
+	case k.State != keyActive && k.State != keyRetiring:
+		return fmt.Errorf("unknown state %s", quoted(k.State))
+	case len(k.Wrapped) == 0 || len(k.Wrapped) > crypto.MaxWrappedLen:
+		return fmt.Errorf("wrapped key of %d bytes, want 1 to %d", len(k.Wrapped), crypto.MaxWrappedLen)
+	}
+	return nil
+}
+
+// isName tells whether s is 1 to limit bytes of printable ASCII without spaces,
+// as in every key URI: it is shown in messages, and sent to a KMS.
+func isName(s string, limit int) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= limit
+}
+
+// quoted shows untrusted text in a message: short, and without control characters.
+func quoted(s string) string {
+	if len(s) > 100 {
+		return fmt.Sprintf("%q…", s[:100])
+	}
+	return fmt.Sprintf("%q", s)
 }
 
 func malformedConfig(why string) error {
+	if len(why) > 300 { // errors of the JSON decoder quote what they dislike
+		why = why[:300] + "…"
+	}
 	return fmt.Errorf("%s is damaged: %s: %w", configName, why, ErrIntegrity)
 }
 
-// authenticate checks the HMAC of the first line.
+// authenticate checks the HMAC of the first line as it was read. It is
+// ErrIntegrity if nobody who holds vk wrote it.
 func (c *Config) authenticate(vk *crypto.Key) error {
 	if !hmac.Equal(c.mac, configMAC(vk, c.raw)) {
-		return fmt.Errorf("%s was changed, or belongs to another key: %w", configName, ErrIntegrity)
+		return fmt.Errorf("%s was changed, or belongs to another volume key: %w", configName, ErrIntegrity)
 	}
 	return nil
 }
 
-// marshal gives the bytes of volume.json.
+// marshal gives the bytes of volume.json, which parseConfig accepts.
 func (c *Config) marshal(vk *crypto.Key) ([]byte, error) {
+	if c.FormatVersion != formatVersion || len(c.Features) > 0 {
+		return nil, fmt.Errorf("marshal %s: %w", configName, ErrFormat)
+	}
 	if err := c.check(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("marshal %s: %w", configName, err)
 	}
 	line, err := json.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("marshal %s: %w", configName, err)
 	}
 	c.raw, c.mac = line, configMAC(vk, line)
-	return fmt.Appendf(nil, "%s\n%x\n", line, c.mac), nil
+	return c.bytes(), nil
 }
+
+// bytes is the file as it was read or written last.
+func (c *Config) bytes() []byte { return fmt.Appendf(nil, "%s\n%x\n", c.raw, c.mac) }
 
 func configMAC(vk *crypto.Key, line []byte) []byte {
 	key := vk.Derive(crypto.LabelConfig)
@@ -192,6 +255,15 @@ func (c *Config) keysIn(state string) []ConfigKey {
 		if k.State == state {
 			out = append(out, k)
 		}
+	}
+	return out
+}
+
+// keyIDs lists the wrapping keys as they stand in the configuration.
+func (c *Config) keyIDs() []string {
+	out := make([]string, len(c.Keys))
+	for i, k := range c.Keys {
+		out[i] = k.KeyID
 	}
 	return out
 }

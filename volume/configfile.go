@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -12,57 +13,123 @@ const (
 	configBackup = "volume.json.bak" // the previous version
 )
 
-// readConfig reads .kmsfs/volume.json below the backing directory open as root.
-func readConfig(k Backing, root int) (*Config, error) {
-	meta, err := k.Openat(root, metaDir, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
-		return nil, ErrNotVolume
+// openBacking opens a backing directory. The path to it may have symbolic
+// links; nothing below it may. A missing one is ErrNotVolume.
+func openBacking(dir string) (fd int, err error) {
+	err = retry(func() error {
+		fd, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	switch err {
+	case nil:
+		return fd, nil
+	case unix.ENOENT, unix.ENOTDIR:
+		return -1, fmt.Errorf("open backing directory %s: %w: %w", dir, err, ErrNotVolume)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", metaDir, err)
-	}
-	defer k.Close(meta)
-	b, err := readSmall(k, meta, configName, maxConfig)
-	switch {
-	case err == unix.ENOENT:
-		return nil, ErrNotVolume
-	case err == unix.ELOOP:
-		return nil, malformedConfig("it is a symbolic link")
-	case errors.Is(err, errTooLong):
-		return nil, malformedConfig(err.Error())
-	case err != nil:
-		return nil, fmt.Errorf("read %s: %w", configName, err)
-	}
-	return parseConfig(b)
+	return -1, fmt.Errorf("open backing directory %s: %w", dir, err)
 }
 
-// writeConfig replaces volume.json, in the directory open as meta, so that
-// there is an old or a new one at every moment. The old one is kept.
-func writeConfig(k Backing, meta int, b []byte) error {
-	if old, err := readSmall(k, meta, configName, maxConfig); err == nil {
-		if err := replaceFile(k, meta, configBackup, old); err != nil {
-			return fmt.Errorf("keep the previous %s: %w", configName, err)
+// openMeta opens .kmsfs below the backing directory open as root, for listing
+// and fsync too. It is ErrNotVolume if there is none, ErrIntegrity if it is a
+// symbolic link.
+func openMeta(k Backing, root int) (fd int, err error) {
+	fd, err = k.Openat(root, metaDir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	switch err {
+	case nil:
+		return fd, nil
+	case unix.ENOENT:
+		return -1, fmt.Errorf("%s is missing: %w", metaDir, ErrNotVolume)
+	case unix.ENOTDIR, unix.ELOOP:
+		var st unix.Statx_t
+		if k.Statx(root, metaDir, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return -1, fmt.Errorf("%s is a symbolic link: %w", metaDir, ErrIntegrity)
 		}
+		return -1, fmt.Errorf("%s is not a directory: %w", metaDir, ErrNotVolume)
 	}
-	if err := replaceFile(k, meta, configName, b); err != nil {
-		return fmt.Errorf("write %s: %w", configName, err)
+	return -1, fmt.Errorf("open %s: %w", metaDir, err)
+}
+
+// readConfig reads .kmsfs/volume.json below the backing directory open as root.
+// Errors are ErrNotVolume, ErrFormat, ErrIntegrity and those of the file system.
+func readConfig(k Backing, root int) (*Config, error) {
+	meta, err := openMeta(k, root)
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close(meta)
+	return readConfigIn(k, meta)
+}
+
+// readConfigIn is readConfig with .kmsfs open as meta.
+func readConfigIn(k Backing, meta int) (*Config, error) {
+	b, err := readSmall(k, meta, configName, maxConfig)
+	switch {
+	case err == nil:
+		return parseConfig(b)
+	case err == unix.ENOENT:
+		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, configName, ErrNotVolume)
+	case err == unix.ELOOP:
+		return nil, malformedConfig("it is a symbolic link")
+	case err == unix.EISDIR || err == unix.ESPIPE || err == unix.ENXIO:
+		return nil, malformedConfig("it is no regular file")
+	case errors.Is(err, errTooLong):
+		return nil, malformedConfig(err.Error())
+	}
+	return nil, fmt.Errorf("read %s: %w", configName, err)
+}
+
+var errConfigChanged = errors.New("somebody else changed it meanwhile")
+
+// writeConfig puts b in the place of volume.json, in .kmsfs open as meta, and
+// keeps the previous version: at every moment there is the old one or the new
+// one, in full. old is what the caller read and changed, nil where there was
+// none; if something else is there now, nothing is written.
+func writeConfig(k Backing, meta int, old *Config, b []byte) error {
+	// One at a time compares and writes.
+	if err := retry(func() error { return unix.Flock(meta, unix.LOCK_EX) }); err != nil {
+		return fmt.Errorf("lock %s: %w", metaDir, err)
+	}
+	defer func() { _ = unix.Flock(meta, unix.LOCK_UN) }()
+	now, err := readSmall(k, meta, configName, maxConfig)
+	switch {
+	case err == unix.ENOENT && old == nil:
+		return replaceConfig(k, meta, configName, b)
+	case err != nil && err != unix.ENOENT:
+		return fmt.Errorf("read %s: %w", configName, err)
+	case err != nil || old == nil || !bytes.Equal(now, old.bytes()):
+		return fmt.Errorf("write %s: %w", configName, errConfigChanged)
+	}
+	if err := replaceConfig(k, meta, configBackup, now); err != nil {
+		return err
+	}
+	return replaceConfig(k, meta, configName, b)
+}
+
+func replaceConfig(k Backing, meta int, name string, b []byte) error {
+	if err := replaceFile(k, meta, name, b); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
 }
 
-// replaceFile writes a file durably: temporary, fsync, rename, fsync directory.
+// replaceFile writes a file of mode 0600 durably: temporary, fsync, rename,
+// fsync directory. The caller makes sure that nobody else does so at the same
+// time. A symbolic link in its place is replaced, never followed.
 func replaceFile(k Backing, dir int, name string, b []byte) error {
-	tmp := name + ".tmp"
+	tmp := name + ".tmp" // what a crash left of it is removed first
 	if err := k.Unlinkat(dir, tmp, 0); err != nil && err != unix.ENOENT {
 		return err
 	}
-	if err := writeNew(k, dir, tmp, 0o600, b); err != nil {
+	fd, err := k.Openat(dir, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+	if err != nil {
 		return err
 	}
-	fd, err := k.Openat(dir, tmp, unix.O_RDONLY, 0)
+	_, err = pwriteFull(k, fd, b, 0)
 	if err == nil {
 		err = k.Fsync(fd)
-		k.Close(fd)
+	}
+	if cerr := k.Close(fd); err == nil {
+		err = cerr
 	}
 	if err == nil {
 		err = k.Renameat2(dir, tmp, dir, name, 0)

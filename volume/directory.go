@@ -64,7 +64,7 @@ func (n *Node) readRecord() (crypto.DirRecord, error) {
 	if err == unix.ENOENT && n.restoreRecord(d) == nil {
 		b, err = n.readInside(d, recordName, crypto.DirRecordSize)
 	}
-	if err == unix.ENOENT || err == unix.ELOOP || errors.Is(err, errTooLong) {
+	if err == unix.ENOENT || err == unix.ELOOP || err == unix.EISDIR || errors.Is(err, errTooLong) {
 		return crypto.DirRecord{}, n.integrity(-1, fmt.Errorf("directory record %s: %w", recordName, err))
 	}
 	if err != nil {
@@ -185,7 +185,7 @@ func (n *Node) restoreRecord(d *descriptor) error {
 			continue
 		}
 		n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
-		return n.vol.backing.Renameat2(pd.fd, e.name, d.fd, recordName, unix.RENAME_NOREPLACE)
+		return n.vol.renameNew(pd.fd, e.name, d.fd, recordName)
 	}
 	return unix.ENOENT
 }

@@ -8,8 +8,8 @@
 //	volume.go       Volume: what is open, and Open and Close
 //	config*.go      volume.json: codec, MAC, atomic replacement
 //	init.go info.go making a volume, and what can be said of one without a key
-//	hoststate.go    what this host remembers of a volume (trust anchor)
-//	session.go      the one mount that writes
+//	hoststate.go admit.go   what this host remembers of a volume (trust anchor)
+//	session.go writing.go   the one mount that writes
 //	volumekey.go    the volume key, unwrapped once a mount
 //	backing.go      Backing: the seam for every call on the backing directory
 //	node.go         Node: an inode, and the table that keeps each one single

@@ -4,36 +4,62 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
+
+	"kmsfs/crypto"
 )
 
+// Sentinels, wrapped with what went wrong where.
 var (
-	// ErrNotVolume: the directory holds no volume (.kmsfs/volume.json is missing).
-	ErrNotVolume = fmt.Errorf("not a kmsfs volume: %s/%s: %w", metaDir, configName, fs.ErrNotExist)
-	// ErrIntegrity: something is not what kmsfs wrote; see IntegrityError.
+	// ErrNotVolume: the directory is missing, or has no .kmsfs/volume.json.
+	// It is an fs.ErrNotExist as well.
+	ErrNotVolume error = notVolume{}
+	// ErrIntegrity: something is not what kmsfs wrote; see IntegrityError. For
+	// volume.json also: no wrapped key in it fits the key that it names.
 	ErrIntegrity = errors.New("integrity")
+	// ErrFormat: a version or feature of the format that this kmsfs does not know.
+	ErrFormat = errors.New("volume format not known to this kmsfs")
 	// ErrFingerprint: the volume is not the one that this host knows.
 	ErrFingerprint = errors.New("fingerprint changed")
+	// ErrInUse: another live mount has the volume open; see InUseError.
+	ErrInUse = errors.New("volume is in use")
 	// ErrExists: the directory that a volume is to be made in is not empty.
 	ErrExists = errors.New("directory is not empty")
+	// ErrIsVolume: the directory that a volume is to be made in holds one.
+	ErrIsVolume = errors.New("directory holds a kmsfs volume already")
 )
 
-// InUseError says that another mount has the volume open for writing.
+type notVolume struct{}
+
+func (notVolume) Error() string { return "not a kmsfs volume" }
+func (notVolume) Unwrap() error { return fs.ErrNotExist }
+
+// InUseError says which mount has the volume open for writing. It matches
+// ErrInUse. All of it is what that mount wrote into its session file; where the
+// file cannot be read, only Session is known.
 type InUseError struct {
+	Session    crypto.ID
 	Host       string
-	PID        int
+	PID        int // on Host; 0 if not known
 	Mountpoint string
 	Since      time.Time
 }
 
 func (e *InUseError) Error() string {
-	where := "by another process"
+	var b strings.Builder
+	b.WriteString("volume is in use")
+	// Quoted: the file lies on untrusted storage, the message on a terminal.
 	if e.Mountpoint != "" {
-		where = "at " + e.Mountpoint
+		fmt.Fprintf(&b, ": mounted at %q", e.Mountpoint)
 	}
 	if e.PID == 0 {
-		return "volume is already mounted " + where
+		fmt.Fprintf(&b, " (session %s)", e.Session)
+		return b.String()
 	}
-	return fmt.Sprintf("volume is already mounted %s (process %d on %s, since %s)",
-		where, e.PID, e.Host, e.Since.Format(time.DateTime))
+	fmt.Fprintf(&b, " (process %d on host %q since %s)", e.PID, e.Host, e.Since.Format(time.RFC3339))
+	return b.String()
 }
+
+// Is makes errors.Is(err, ErrInUse) true.
+func (e *InUseError) Is(target error) bool { return target == ErrInUse }

@@ -32,9 +32,9 @@ type file struct {
 	recSealer *crypto.RecordSealer // under write
 	tags      tagCache             // under write
 
-	// lenient: a mismatch of the seal was accepted after a power cut, so the
-	// count of holes proves nothing.
-	lenient bool
+	// accepted: after a power cut something did not match the seal and was
+	// accepted, so the counts prove nothing and there is no root any more.
+	accepted atomic.Bool
 }
 
 // openFile returns the node's file state, loading it if need be; the caller
@@ -177,15 +177,24 @@ func (f *file) checkSize(cipherSize int64) error {
 	if err == nil {
 		err = fmt.Errorf("the backing file holds %d bytes of content, its record says %d", size, f.rec.Size)
 	}
-	if err = f.node.integrity(-1, err); !f.node.vol.relaxed {
+	if err := f.mismatch(f.node.integrity(-1, err)); err != nil {
 		return err
 	}
-	f.node.vol.log.Warn("accepted after a power cut", "error", err)
 	f.rec.Size = uint64(crypto.PlainSizeFloor(cipherSize))
 	f.rec.Stored = min(f.rec.Stored, crypto.BlockCount(int64(f.rec.Size)))
 	f.rec.Flags |= crypto.FlagRootAbsent
 	f.rec.Root = [16]byte{}
-	f.lenient = true
+	return nil
+}
+
+// mismatch deals with something that does not match the seal: it is an error,
+// but after a power cut, which may have reordered writes, it is only reported.
+func (f *file) mismatch(err error) error {
+	if !f.node.vol.relaxed {
+		return err
+	}
+	f.node.vol.log.Warn("accepted after a power cut", "error", err)
+	f.accepted.Store(true)
 	return nil
 }
 
@@ -205,12 +214,7 @@ func (f *file) checkBinding() error {
 			return nil
 		}
 	}
-	err := f.node.integrity(-1, errors.New("it belongs under another name: the backing file was moved or swapped"))
-	if !f.node.vol.relaxed {
-		return err
-	}
-	f.node.vol.log.Warn("accepted after a power cut", "error", err)
-	return nil
+	return f.mismatch(f.node.integrity(-1, errors.New("it belongs under another name: the backing file was moved or swapped")))
 }
 
 // unlock returns the file's content keys, asking the KMS if they are not cached.
@@ -245,6 +249,9 @@ func (f *file) blockSealer(k *fileKeys) (*crypto.BlockSealer, error) {
 
 // sealRecord seals r into the header at dst. The caller holds f.write.
 func (f *file) sealRecord(dst []byte, r crypto.Record) error {
+	if f.accepted.Load() {
+		r.Stored = min(r.Stored, crypto.BlockCount(int64(r.Size)))
+	}
 	if f.recSealer == nil {
 		s, err := f.records.NewSealer(f.node.vol.random)
 		if err != nil {
@@ -267,11 +274,10 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 
 	f.write.Lock()
 	defer f.write.Unlock()
-	next := f.rec
+	next := f.nextRecord()
 	if !mutate(&next) {
 		return nil
 	}
-	next.Generation++
 	pay := s.payload()
 	if err := f.sealRecord(pay[:crypto.HeaderSize], next); err != nil {
 		return err
@@ -300,6 +306,17 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 	return v.backing.Utimensat(f.desc.fd, "", &times)
 }
 
+// nextRecord begins the record that will follow the one now on disk.
+func (f *file) nextRecord() crypto.Record {
+	next := f.rec
+	next.Generation++
+	if f.accepted.Load() {
+		next.Flags |= crypto.FlagRootAbsent
+		next.Root = [16]byte{}
+	}
+	return next
+}
+
 // arm publishes a change of the file. It must be disarmed before f.write is
 // unlocked: two armed changes of one file would have no order. An unlinked file
 // has nothing to be recovered.
@@ -316,6 +333,11 @@ func (f *file) apply(s *slot, c *change) error {
 	k, pay := f.node.vol.backing, s.payload()
 	for _, seg := range c.segments {
 		if _, err := pwriteFull(k, f.desc.fd, pay[seg.from:seg.from+seg.len], seg.cipherOff); err != nil {
+			return err
+		}
+	}
+	if c.flags&slotPunch != 0 {
+		if err := k.Fallocate(f.desc.fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,12 +15,12 @@ import (
 	"kmsfs/crypto"
 )
 
-// hostRecord is what this host remembers of a volume, where the backing store
+// HostState is what this host remembers of a volume, where the backing store
 // cannot forge it.
-type hostRecord struct {
+type HostState struct {
 	ID          crypto.ID `json:"volume_id"`
-	Path        string    `json:"path"`        // real path of the backing directory, when last opened
-	Fingerprint string    `json:"fingerprint"` // of the volume key, hex
+	Path        string    `json:"path"`        // real path of the backing directory when last opened; "" once another volume took it
+	Fingerprint string    `json:"fingerprint"` // of the volume key, 64 hex digits
 	KeyIDs      []string  `json:"key_ids"`
 	// Manifest is the generation of the newest manifest seen.
 	Manifest uint64 `json:"manifest"`
@@ -28,13 +29,59 @@ type hostRecord struct {
 	Boot    string    `json:"boot"`
 	Session crypto.ID `json:"session"`
 	Open    bool      `json:"open"`
+	// Unsettled: a boot ended with the volume open, and no session since has
+	// ended cleanly.
+	Unsettled bool `json:"unsettled"`
 }
 
-// hostStore is the directory of host records.
+// ending is how the last session that wrote ended.
+type ending int
+
+const (
+	endClean     ending = iota
+	endKilled           // without a clean unmount, in this boot
+	endPowerLoss        // without a clean unmount, in another boot
+)
+
+// lastEnd tells how Session ended, as seen in this boot. It means something only
+// where no session is live.
+func (h *HostState) lastEnd(boot string) ending {
+	switch {
+	case !h.Open:
+		return endClean
+	case h.Boot == boot:
+		return endKilled
+	}
+	return endPowerLoss
+}
+
+// mayBeTorn tells whether a power cut may have reordered writes that no clean
+// unmount has made good since. A session that was killed in a later boot settles
+// nothing.
+func (h *HostState) mayBeTorn(boot string) bool {
+	return h.Unsettled || h.lastEnd(boot) == endPowerLoss
+}
+
+// hostStore is the directory of host states, <volume id>.json each. Whatever
+// changes one does so under the directory's lock, since mounts of the same
+// volume in several processes share it.
 type hostStore struct{ dir string }
 
-// DefaultStateDir is where host records are kept: $XDG_STATE_HOME/kmsfs where
-// that is set, /var/lib/kmsfs for root, else ~/.local/state/kmsfs.
+// maxHostState is longer than any host state, in bytes.
+const maxHostState = 1 << 18
+
+// openHostStore takes the directory's absolute path; it is made, with mode 0700,
+// when the first state is saved.
+func openHostStore(dir string) (*hostStore, error) {
+	if !filepath.IsAbs(dir) {
+		return nil, fmt.Errorf("open host state: directory %q is no absolute path", dir)
+	}
+	return &hostStore{dir: filepath.Clean(dir)}, nil
+}
+
+// DefaultStateDir is where host states are kept: $XDG_STATE_HOME/kmsfs where
+// that is set to an absolute path, /var/lib/kmsfs for root, else
+// ~/.local/state/kmsfs.
 func DefaultStateDir(getenv func(string) string, euid int, home string) string {
 	switch x := getenv("XDG_STATE_HOME"); {
 	case filepath.IsAbs(x):
@@ -45,46 +92,114 @@ func DefaultStateDir(getenv func(string) string, euid int, home string) string {
 	return filepath.Join(home, ".local", "state", "kmsfs")
 }
 
-func (s hostStore) file(id crypto.ID) string { return filepath.Join(s.dir, id.String()+".json") }
+func (s *hostStore) file(id crypto.ID) string { return filepath.Join(s.dir, id.String()+".json") }
 
-// load returns the record of a volume, or nil if this host does not know it.
-func (s hostStore) load(id crypto.ID) (*hostRecord, error) {
-	b, err := os.ReadFile(s.file(id))
-	if errors.Is(err, os.ErrNotExist) {
+// load returns what the host knows of a volume, or nil if it does not know it.
+func (s *hostStore) load(id crypto.ID) (*HostState, error) {
+	b, err := readSmall(System{}, unix.AT_FDCWD, s.file(id), maxHostState)
+	if err == unix.ENOENT {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read host state: %w", err)
+		return nil, fmt.Errorf("read host state %s: %w", s.file(id), err)
 	}
-	r := new(hostRecord)
-	if err := json.Unmarshal(b, r); err != nil || r.ID != id {
-		return nil, fmt.Errorf("host state %s is damaged; remove it to trust the volume anew", s.file(id))
+	h := new(HostState)
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if err := dec.Decode(h); err != nil || dec.More() || h.ID != id || !isFingerprint(h.Fingerprint) {
+		return nil, fmt.Errorf("host state %s is damaged; remove it to trust the volume as one never seen", s.file(id))
 	}
-	return r, nil
+	return h, nil
 }
 
-// save replaces the record durably.
-func (s hostStore) save(r *hostRecord) error {
-	b, err := json.MarshalIndent(r, "", "  ")
+func isFingerprint(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 32
+}
+
+// write replaces a state durably; the caller is in locked, since before it loaded h.
+func (s *hostStore) write(dirfd int, h *HostState) error {
+	b, err := json.MarshalIndent(h, "", "  ")
+	if err == nil {
+		err = replaceFile(System{}, dirfd, filepath.Base(s.file(h.ID)), append(b, '\n'))
+	}
 	if err != nil {
-		return fmt.Errorf("write host state: %w", err)
-	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return fmt.Errorf("write host state: %w", err)
-	}
-	fd, err := unix.Open(s.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("write host state %s: %w", s.dir, err)
-	}
-	defer unix.Close(fd)
-	if err := replaceFile(System{}, fd, filepath.Base(s.file(r.ID)), append(b, '\n')); err != nil {
-		return fmt.Errorf("write host state %s: %w", s.file(r.ID), err)
+		return fmt.Errorf("write host state %s: %w", s.file(h.ID), err)
 	}
 	return nil
 }
 
-// others returns the records of other volumes last seen at path.
-func (s hostStore) others(path string, id crypto.ID) ([]*hostRecord, error) {
+// locked makes the directory if need be and runs change while nobody else
+// changes anything in it.
+func (s *hostStore) locked(change func(dirfd int) error) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make host state directory: %w", err)
+	}
+	fd, err := unix.Open(s.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open host state directory %s: %w", s.dir, err)
+	}
+	defer unix.Close(fd) // and so unlocks
+	if err := retry(func() error { return unix.Flock(fd, unix.LOCK_EX) }); err != nil {
+		return fmt.Errorf("lock host state directory %s: %w", s.dir, err)
+	}
+	return change(fd)
+}
+
+// update changes the state of a known volume and returns the new one. What
+// change does not touch stays as others may have written it meanwhile.
+func (s *hostStore) update(id crypto.ID, change func(*HostState)) (*HostState, error) {
+	var h *HostState
+	err := s.locked(func(dirfd int) (err error) {
+		if h, err = s.load(id); err != nil {
+			return err
+		}
+		if h == nil {
+			return fmt.Errorf("host state %s is gone", s.file(id))
+		}
+		change(h)
+		return s.write(dirfd, h)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// begin notes, durably, that a session opens the volume for writing. Whatever
+// the last one left must have been replayed before: its ID is forgotten. That it
+// may have left torn writes is not.
+func (s *hostStore) begin(id, session crypto.ID, boot string) (*HostState, error) {
+	return s.update(id, func(h *HostState) {
+		h.Unsettled = h.mayBeTorn(boot)
+		h.Boot, h.Session, h.Open = boot, session, true
+	})
+}
+
+// end notes that a session ended cleanly, with everything durable: every
+// mismatch from then on is damage. It does nothing if another session has begun.
+func (s *hostStore) end(id, session crypto.ID) error {
+	return s.close(id, session, true)
+}
+
+// cancel notes that a session ended without having changed anything, and so
+// settles nothing either.
+func (s *hostStore) cancel(id, session crypto.ID) error {
+	return s.close(id, session, false)
+}
+
+func (s *hostStore) close(id, session crypto.ID, settled bool) error {
+	_, err := s.update(id, func(h *HostState) {
+		if h.Session == session {
+			h.Open = false
+			h.Unsettled = h.Unsettled && !settled
+		}
+	})
+	return err
+}
+
+// others returns the states of other volumes last seen at path. A damaged one
+// is passed over: it says nothing of any path.
+func (s *hostStore) others(path string, id crypto.ID) ([]*HostState, error) {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -92,7 +207,7 @@ func (s hostStore) others(path string, id crypto.ID) ([]*hostRecord, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read host state: %w", err)
 	}
-	var out []*hostRecord
+	var out []*HostState
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".json")
 		if !ok {
@@ -102,73 +217,11 @@ func (s hostStore) others(path string, id crypto.ID) ([]*hostRecord, error) {
 		if err != nil || other == id {
 			continue
 		}
-		if r, err := s.load(other); err == nil && r != nil && r.Path == path {
-			out = append(out, r)
+		if h, err := s.load(other); err == nil && h != nil && h.Path == path {
+			out = append(out, h)
 		}
 	}
 	return out, nil
-}
-
-// admission is how strictly a volume is let in.
-type admission struct {
-	demand   string // fingerprint that it must have, hex; "" for none
-	trustNew bool
-}
-
-// admit compares a volume with what the host knows and returns its record. An
-// unknown one is accepted, and known from then on.
-func (s hostStore) admit(dir string, c *Config, fingerprint [32]byte, a admission) (*hostRecord, error) {
-	path, err := realPath(dir)
-	if err != nil {
-		return nil, err
-	}
-	print := hex.EncodeToString(fingerprint[:])
-	if a.demand != "" && !strings.EqualFold(a.demand, print) {
-		return nil, fmt.Errorf("volume in %s has fingerprint %s, not the %s that was asked for: %w",
-			path, print, a.demand, ErrFingerprint)
-	}
-	others, err := s.others(path, c.ID)
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range others {
-		if !a.trustNew {
-			return nil, fmt.Errorf("another volume (%s) was in %s before; now it holds %s: %w",
-				o.ID, path, c.ID, ErrFingerprint)
-		}
-		o.Path = ""
-		if err := s.save(o); err != nil {
-			return nil, err
-		}
-	}
-	r, err := s.load(c.ID)
-	if err != nil {
-		return nil, err
-	}
-	if r != nil && r.Fingerprint != print && !a.trustNew {
-		return nil, fmt.Errorf("volume in %s has fingerprint %s, this host knows it with %s: %w",
-			path, print, r.Fingerprint, ErrFingerprint)
-	}
-	if r == nil {
-		r = &hostRecord{ID: c.ID}
-	}
-	r.Path, r.Fingerprint, r.KeyIDs = path, print, nil
-	for _, k := range c.Keys {
-		r.KeyIDs = append(r.KeyIDs, k.KeyID)
-	}
-	return r, s.save(r)
-}
-
-// realPath is the absolute path without symbolic links.
-func realPath(dir string) (string, error) {
-	abs, err := filepath.Abs(dir)
-	if err == nil {
-		abs, err = filepath.EvalSymlinks(abs)
-	}
-	if err != nil {
-		return "", fmt.Errorf("resolve backing directory: %w", err)
-	}
-	return abs, nil
 }
 
 // bootID tells one boot of this host from another.

@@ -78,7 +78,7 @@ func (f *file) read(ctx context.Context, dest []byte, plainOff int64) (int, erro
 		return 0, err
 	}
 	if plainOff == 0 && end == size && last < wholeFileBlocks {
-		if err := f.checkRoot(keys, span, size); err != nil {
+		if err := f.checkRoot(keys, span); err != nil {
 			return 0, err
 		}
 	}
@@ -132,8 +132,10 @@ func (f *file) openSpan(keys *fileKeys, dest []byte, plainOff int64, span []byte
 // openBlock decrypts one block; holes read as zeros where there may be any.
 func (f *file) openBlock(keys *fileKeys, dest, record []byte, index uint64) error {
 	if crypto.IsHole(record) {
-		if f.rec.Stored >= crypto.BlockCount(int64(f.rec.Size)) && !f.lenient {
-			return f.node.integrity(int64(index), errHole)
+		if f.rec.Stored >= crypto.BlockCount(int64(f.rec.Size)) && !f.accepted.Load() {
+			if err := f.mismatch(f.node.integrity(int64(index), errHole)); err != nil {
+				return err
+			}
 		}
 		clear(dest)
 		return nil
@@ -145,25 +147,17 @@ func (f *file) openBlock(keys *fileKeys, dest, record []byte, index uint64) erro
 }
 
 // checkRoot compares the root of a whole file's blocks with its record.
-func (f *file) checkRoot(keys *fileKeys, span []byte, size int64) error {
-	if !f.rec.HasRoot() {
+func (f *file) checkRoot(keys *fileKeys, span []byte) error {
+	if !f.rec.HasRoot() || f.accepted.Load() {
 		return nil
 	}
 	var root [16]byte
-	var stored uint64
-	for index := uint64(0); len(span) > 0; index++ {
-		record := span[:crypto.CipherLen(crypto.BlockLen(size, index))]
-		span = span[len(record):]
-		if !crypto.IsHole(record) {
-			crypto.XORRoot(&root, keys.rooter.Term(index, crypto.RecordTag(record)))
-			stored++
-		}
-	}
+	stored := keys.rooter.XORRecords(&root, span, 0)
 	if stored != f.rec.Stored {
-		return f.node.integrity(-1, fmt.Errorf("%d blocks are stored, its record says %d", stored, f.rec.Stored))
+		return f.mismatch(f.node.integrity(-1, fmt.Errorf("%d blocks are stored, its record says %d", stored, f.rec.Stored)))
 	}
 	if root != f.rec.Root {
-		return f.node.integrity(-1, errRoot)
+		return f.mismatch(f.node.integrity(-1, errRoot))
 	}
 	return nil
 }

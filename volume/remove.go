@@ -61,7 +61,7 @@ func (n *Node) doom(a *Attr) *doomed {
 		}
 		x.file = f
 		f.content.RLock()
-		x.ticket = !f.rec.Linked() && !f.lenient
+		x.ticket = !f.rec.Linked() && !f.accepted.Load()
 		f.content.RUnlock()
 	case n.IsSymlink():
 		if content, err := n.readBackingLink(); err == nil && len(content) == linkIDLen {
@@ -88,13 +88,8 @@ func (x *doomed) done(parent *Node, backing string) {
 		return
 	}
 	n.mu.Lock()
-	d := x.file.desc
-	d.pinned = true
-	if x.ticket {
-		n.ticket = &reapTicket{id: x.file.id}
-	}
+	n.pin(x.ticket)
 	n.mu.Unlock()
-	v.descriptors.remove(d)
 	v.pinned.add(n)
 }
 
@@ -157,7 +152,7 @@ func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
 	}
 	aside := tmpPrefix + id.String()
 	hadRecord := true
-	switch err := v.backing.Renameat2(cd.fd, recordName, d.fd, aside, unix.RENAME_NOREPLACE); err {
+	switch err := v.renameNew(cd.fd, recordName, d.fd, aside); err {
 	case nil:
 	case unix.ENOENT:
 		hadRecord = false
@@ -166,7 +161,7 @@ func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
 	}
 	if err := v.backing.Unlinkat(d.fd, backing, unix.AT_REMOVEDIR); err != nil {
 		if hadRecord {
-			if back := v.backing.Renameat2(d.fd, aside, cd.fd, recordName, unix.RENAME_NOREPLACE); back != nil {
+			if back := v.renameNew(d.fd, aside, cd.fd, recordName); back != nil {
 				v.log.Error("put back directory record", "path", child.Path(), "backing", child.BackingPath(), "error", back)
 			}
 		}

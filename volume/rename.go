@@ -160,7 +160,7 @@ func (m *move) carryOut(exchange bool) error {
 		doom.done(to.dir, to.name.backing)
 		from.node.movePlace(from.dir, from.name.backing, to.place())
 	default:
-		err := k.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, unix.RENAME_NOREPLACE)
+		err := m.vol.renameNew(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing)
 		if err != nil {
 			return err
 		}
@@ -192,6 +192,12 @@ func (m *move) replaceDir() error {
 		return err
 	}
 	err = m.vol.backing.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, unix.RENAME_EXCHANGE)
+	if err == unix.EINVAL { // a store without it: for a moment there is none
+		if err = to.dir.removeDir(to.desc, to.node, to.name.backing); err == nil {
+			to.node.gone(to.dir, to.name.backing)
+			return m.vol.backing.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, 0)
+		}
+	}
 	if err != nil {
 		m.unbind(to.node, to)
 		return err
@@ -204,6 +210,25 @@ func (m *move) replaceDir() error {
 	}
 	to.node.gone(to.dir, to.name.backing)
 	return nil
+}
+
+// renameNew renames to a name that nothing has; unix.EEXIST if something does.
+// Stores that do not know RENAME_NOREPLACE answer EINVAL: there the kernel's lock
+// on the directory, of the one mount that writes, must do.
+func (v *Volume) renameNew(olddir int, oldname string, newdir int, newname string) error {
+	err := v.backing.Renameat2(olddir, oldname, newdir, newname, unix.RENAME_NOREPLACE)
+	if err != unix.EINVAL {
+		return err
+	}
+	var st unix.Statx_t
+	switch err := v.backing.Statx(newdir, newname, &st); err {
+	case unix.ENOENT:
+		return v.backing.Renameat2(olddir, oldname, newdir, newname, 0)
+	case nil:
+		return unix.EEXIST
+	default:
+		return err
+	}
 }
 
 // bind adds to a node's record that it may be at to as well as at from.

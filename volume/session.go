@@ -2,8 +2,9 @@ package volume
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,253 +16,221 @@ import (
 // volume open for writing. The lock counts, not the file: a killed mount leaves
 // the file, and nobody has to clean up by hand.
 type session struct {
-	id  crypto.ID
-	dir int // descriptor of .kmsfs/sessions
-	fd  int
+	id      crypto.ID
+	backing Backing
+	dir     int // descriptor of .kmsfs/sessions
+	fd      int // of the file; the lock hangs on it
+	info    sessionInfo
+	stale   []crypto.ID
 }
 
-// sessionFile is what stands in it, for messages.
-type sessionFile struct {
+// sessionInfo is what stands in the file: one JSON object. Only the lock is
+// relied on; the rest is for people, and for rewrap, which waits until every
+// session follows the newest generation.
+type sessionInfo struct {
+	ID         crypto.ID `json:"id"`
 	Host       string    `json:"host"`
 	PID        int       `json:"pid"`
 	Mountpoint string    `json:"mountpoint"`
 	Since      time.Time `json:"since"`
+	Generation uint64    `json:"generation"` // of volume.json that it goes by; 0 if not known
 }
 
-const maxSession = 16 << 10
+func (i sessionInfo) inUse() *InUseError {
+	return &InUseError{Session: i.ID, Host: i.Host, PID: i.PID, Mountpoint: i.Mountpoint, Since: i.Since}
+}
 
-// openSessions opens .kmsfs/sessions below the backing directory.
-func openSessions(k Backing, root int) (int, error) {
-	meta, err := k.Openat(root, metaDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+const (
+	sessionsDir = "sessions"
+	maxSession  = 64 << 10 // bytes, more than any session file
+)
+
+// openSessions opens .kmsfs/sessions below the backing directory open as root,
+// making it again if create is set: sync tools leave out empty directories.
+func openSessions(k Backing, root int, create bool) (int, error) {
+	meta, err := openMeta(k, root)
 	if err != nil {
-		return -1, fmt.Errorf("open sessions: %w", err)
+		return -1, err
 	}
 	defer k.Close(meta)
-	fd, err := k.Openat(meta, "sessions", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err == unix.ENOENT {
-		if err = k.Mkdirat(meta, "sessions", 0o700); err == nil {
-			fd, err = k.Openat(meta, "sessions", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := k.Openat(meta, sessionsDir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == unix.ENOENT && create {
+		if err = k.Mkdirat(meta, sessionsDir, 0o700); err == nil || err == unix.EEXIST {
+			fd, err = k.Openat(meta, sessionsDir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		}
 	}
 	if err != nil {
-		return -1, fmt.Errorf("open sessions: %w", err)
+		return -1, fmt.Errorf("open %s/%s: %w", metaDir, sessionsDir, err)
 	}
 	return fd, nil
 }
 
-// beginSession claims the volume for writing, or says who has it. It returns
-// the sessions that ended without saying so.
-func beginSession(k Backing, root int, id crypto.ID, info sessionFile) (_ *session, stale []crypto.ID, err error) {
-	dir, err := openSessions(k, root)
-	if err != nil {
-		return nil, nil, err
+// beginSession claims the volume for writing, or is an InUseError that says who
+// has it. info.ID is the new session's; session.stale are those that ended
+// without saying so.
+func beginSession(k Backing, root int, info sessionInfo) (_ *session, err error) {
+	s := &session{id: info.ID, backing: k, fd: -1}
+	if s.dir, err = openSessions(k, root, true); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			k.Close(dir)
+			s.end()
 		}
 	}()
-	// One at a time looks and claims.
-	if err := retry(func() error { return unix.Flock(dir, unix.LOCK_EX) }); err != nil {
-		return nil, nil, fmt.Errorf("lock sessions: %w", err)
+	// One at a time looks and claims. Over a network the lock may hold on this
+	// host alone, so the claim comes before the look: of two hosts that claim at
+	// the same time, both may give up, but never both go on.
+	if err := retry(func() error { return unix.Flock(s.dir, unix.LOCK_EX) }); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", sessionsDir, err)
 	}
-	defer func() { _ = unix.Flock(dir, unix.LOCK_UN) }()
-	live, stale, err := scanSessions(k, dir)
+	defer func() { _ = unix.Flock(s.dir, unix.LOCK_UN) }()
+	if s.fd, err = k.Openat(s.dir, s.id.String(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600); err != nil {
+		return nil, fmt.Errorf("begin session %s: %w", s.id, err)
+	}
+	// The owner of the volume may look at the lock of root's mount, too; .kmsfs keeps strangers out.
+	_ = k.Fchmodat(s.fd, "", 0o644)
+	if err := lockSession(s.fd); err != nil {
+		return nil, fmt.Errorf("lock session %s: %w", s.id, err)
+	}
+	live, stale, err := scanSessions(k, s.dir, s.id)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if len(live) > 0 {
-		s := live[0]
-		return nil, nil, &InUseError{Host: s.Host, PID: s.PID, Mountpoint: s.Mountpoint, Since: s.Since}
+		return nil, live[0].inUse()
 	}
-	s := &session{id: id, dir: dir}
-	if s.fd, err = k.Openat(dir, id.String(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600); err != nil {
-		return nil, nil, fmt.Errorf("begin session: %w", err)
+	if err := s.write(info); err != nil {
+		return nil, err
 	}
-	if err := lockFile(s.fd); err != nil {
-		return nil, nil, fmt.Errorf("lock session: %w", err)
-	}
+	s.stale = stale
+	return s, nil
+}
+
+// write puts info into the file, in place, since the lock is the inode's. Who
+// reads in between sees half of it, and takes it for unknown.
+func (s *session) write(info sessionInfo) error {
 	b, err := json.Marshal(info)
+	if err == nil && len(b) >= maxSession {
+		err = errTooLong
+	}
 	if err == nil {
-		_, err = pwriteFull(k, s.fd, append(b, '\n'), 0)
+		_, err = pwriteFull(s.backing, s.fd, append(b, '\n'), 0)
+	}
+	if err == nil {
+		err = s.backing.Ftruncate(s.fd, int64(len(b)+1))
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("write session: %w", err)
+		return fmt.Errorf("write session %s: %w", s.id, err)
 	}
-	return s, stale, nil
+	s.info = info
+	return nil
+}
+
+// follow says that the mount goes by this generation of volume.json from now on.
+func (s *session) follow(generation uint64) error {
+	info := s.info
+	info.Generation = generation
+	return s.write(info)
+}
+
+// removeStale deletes the files of the sessions that ended without saying so.
+// What cannot be deleted is found again the next time.
+func (s *session) removeStale() {
+	for _, id := range s.stale {
+		_ = s.backing.Unlinkat(s.dir, id.String(), 0)
+	}
+	s.stale = nil
 }
 
 // end gives the volume free again.
-func (s *session) end(k Backing) {
-	_ = k.Unlinkat(s.dir, s.id.String(), 0)
-	k.Close(s.fd)
-	k.Close(s.dir)
+func (s *session) end() {
+	if s.fd >= 0 {
+		_ = s.backing.Unlinkat(s.dir, s.id.String(), 0)
+	}
+	s.abandon()
 }
 
-// remove deletes the file of a session that is over.
-func (s *session) remove(k Backing, id crypto.ID) { _ = k.Unlinkat(s.dir, id.String(), 0) }
+// abandon gives up the lock and leaves the file, as a killed mount does.
+func (s *session) abandon() {
+	if s.fd >= 0 {
+		s.backing.Close(s.fd)
+	}
+	s.backing.Close(s.dir)
+}
 
-// scanSessions sorts the sessions into those that live and those that do not.
-func scanSessions(k Backing, dir int) (live []sessionFile, stale []crypto.ID, err error) {
+// liveSessions lists the sessions that have the volume open for writing.
+func liveSessions(k Backing, root int) ([]sessionInfo, error) {
+	dir, err := openSessions(k, root, false)
+	if errors.Is(err, unix.ENOENT) { // .kmsfs is there: ErrNotVolume is no ENOENT
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close(dir)
+	live, _, err := scanSessions(k, dir, crypto.ID{})
+	return live, err
+}
+
+// scanSessions sorts the sessions but own into those that live and those that
+// do not. What it cannot read of a live one, it leaves empty; what no mount can
+// have made is passed over.
+func scanSessions(k Backing, dir int, own crypto.ID) (live []sessionInfo, stale []crypto.ID, err error) {
 	entries, err := listDescriptor(k, dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("list sessions: %w", err)
+		return nil, nil, fmt.Errorf("list %s: %w", sessionsDir, err)
 	}
 	for _, e := range entries {
 		id, err := crypto.ParseID(e.name)
-		if err != nil {
+		if err != nil || id == own {
 			continue
 		}
-		fd, err := k.Openat(dir, e.name, unix.O_RDWR|unix.O_NONBLOCK, 0)
-		if err == unix.EROFS || err == unix.EACCES {
-			fd, err = k.Openat(dir, e.name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
-		}
-		if err != nil {
-			continue // gone meanwhile, or nothing that could be locked
-		}
-		locked, err := isLocked(fd)
-		k.Close(fd)
-		if err != nil {
-			return nil, nil, fmt.Errorf("test session %s: %w", e.name, err)
-		}
-		if !locked {
+		info, locked, err := readSession(k, dir, id)
+		switch {
+		case err != nil && slices.Contains([]error{unix.ENOENT, unix.ELOOP, unix.EISDIR, unix.ENXIO}, err):
+			// Gone meanwhile, or no regular file.
+		case err != nil:
+			return nil, nil, fmt.Errorf("look whether session %s is live: %w", id, err)
+		case locked:
+			live = append(live, info)
+		default:
 			stale = append(stale, id)
-			continue
 		}
-		var s sessionFile
-		if b, err := readSmall(k, dir, e.name, maxSession); err == nil {
-			_ = json.Unmarshal(b, &s) // one that cannot be read is in use all the same
-		}
-		live = append(live, s)
 	}
 	return live, stale, nil
 }
 
-// liveSessions lists the sessions that have the volume open for writing.
-func liveSessions(k Backing, root int) ([]sessionFile, error) {
-	meta, err := k.Openat(root, metaDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+// readSession looks at a session file without disturbing who holds it.
+func readSession(k Backing, dir int, id crypto.ID) (info sessionInfo, locked bool, err error) {
+	fd, err := k.Openat(dir, id.String(), unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open sessions: %w", err)
+		return sessionInfo{}, false, err
 	}
-	defer k.Close(meta)
-	dir, err := k.Openat(meta, "sessions", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err == unix.ENOENT || err == unix.EACCES {
-		return nil, nil
+	defer k.Close(fd)
+	if locked, err = sessionLocked(fd); err != nil || !locked {
+		return sessionInfo{}, false, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open sessions: %w", err)
+	b := make([]byte, maxSession)
+	n, err := preadFull(k, fd, b, 0)
+	if err != nil || json.Unmarshal(b[:n], &info) != nil {
+		info = sessionInfo{}
 	}
-	defer k.Close(dir)
-	live, _, err := scanSessions(k, dir)
-	return live, err
+	info.ID = id
+	return info, true, nil
 }
 
-// lockFile takes an open-file-description lock on the whole file: it is gone
+// lockSession takes an open-file-description lock on the whole file: it is gone
 // with the descriptor, however the process ends.
-func lockFile(fd int) error {
-	return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+func lockSession(fd int) error {
+	return retry(func() error {
+		return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	})
 }
 
-// isLocked asks whether somebody else holds such a lock.
-func isLocked(fd int) (bool, error) {
+// sessionLocked asks whether another descriptor holds such a lock.
+func sessionLocked(fd int) (bool, error) {
 	l := unix.Flock_t{Type: unix.F_WRLCK}
-	err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &l)
+	err := retry(func() error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &l) })
 	return l.Type != unix.F_UNLCK, err
-}
-
-// beginWriting claims the volume, finishes what the last session left, and
-// notes in host state that it is open.
-func (v *Volume) beginWriting(o Options) error {
-	id, err := crypto.NewID(v.random)
-	if err != nil {
-		return err
-	}
-	host, _ := os.Hostname()
-	info := sessionFile{Host: host, PID: os.Getpid(), Mountpoint: o.Mountpoint, Since: o.now().UTC().Truncate(time.Second)}
-	s, stale, err := beginSession(v.backing, v.rootDesc.fd, id, info)
-	if err != nil {
-		return err
-	}
-	v.session = s
-	boot, err := bootID()
-	if err != nil {
-		return err
-	}
-	if err := v.recover(boot); err != nil {
-		return err
-	}
-	v.host.Boot, v.host.Session, v.host.Open = boot, id, true
-	if err := v.hosts.save(v.host); err != nil {
-		return err
-	}
-	// From here on no slots of before may be replayed.
-	for _, old := range stale {
-		s.remove(v.backing, old)
-	}
-	return v.clearRedo()
-}
-
-// recover deals with how the last session on this host ended.
-func (v *Volume) recover(boot string) error {
-	switch {
-	case !v.host.Open:
-		return nil
-	case v.host.Boot != boot:
-		v.relaxed = true
-		v.log.Warn("the host stopped while the volume was mounted: what does not match its seal is reported and accepted until the next clean unmount")
-		return nil
-	}
-	n, err := v.replay(v.host.Session)
-	if err != nil {
-		return err
-	}
-	v.log.Info("the last mount was killed; the volume is consistent again", "changes_finished", n)
-	return nil
-}
-
-// clearRedo removes the slots of earlier sessions.
-func (v *Volume) clearRedo() error {
-	entries, err := v.listBacking(v.redoDir)
-	if err != nil {
-		return fmt.Errorf("list redo slots: %w", err)
-	}
-	for _, e := range entries {
-		if err := v.backing.Unlinkat(v.redoDir, e.name, 0); err != nil && err != unix.ENOENT {
-			return fmt.Errorf("remove old redo slots: %w", err)
-		}
-	}
-	return nil
-}
-
-// endWriting gives the volume free and notes that it ended cleanly.
-func (v *Volume) endWriting() error {
-	if v.redo != nil {
-		_ = v.backing.Unlinkat(v.redoDir, v.session.id.String(), 0)
-	}
-	var err error
-	if v.host.Session == v.session.id {
-		v.host.Open = false
-		err = v.hosts.save(v.host)
-	}
-	v.session.end(v.backing)
-	return err
-}
-
-// checkNoWriter refuses to read a volume that a mount is writing to: records
-// and blocks would be seen half-changed.
-func (v *Volume) checkNoWriter() error {
-	live, err := liveSessions(v.backing, v.rootDesc.fd)
-	if err != nil {
-		return err
-	}
-	if len(live) > 0 {
-		s := live[0]
-		return &InUseError{Host: s.Host, PID: s.PID, Mountpoint: s.Mountpoint, Since: s.Since}
-	}
-	if v.host.Open {
-		if boot, err := bootID(); err == nil && v.host.Boot != boot {
-			v.relaxed = true
-		}
-	}
-	return nil
 }

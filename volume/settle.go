@@ -29,8 +29,7 @@ func (w *writer) settle(cause error) error {
 	if err != nil {
 		failed = append(failed, fmt.Errorf("cut the file back: %w", err))
 	}
-	next := w.rec
-	next.Generation++
+	next := w.nextRecord()
 	if err := w.recount(&next); err != nil {
 		failed = append(failed, err)
 	}

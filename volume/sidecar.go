@@ -81,8 +81,11 @@ func (s *sidecarStore) read(volume, id crypto.ID) (*crypto.Sidecar, error) {
 	if err == nil {
 		b, err = readSmall(s.backing, dir, id.String(), crypto.MaxSidecarSize)
 	}
-	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP || errors.Is(err, errTooLong) {
-		return nil, &sidecarError{sidecarPath(id), fmt.Errorf("missing: %w", err)}
+	switch {
+	case err == unix.ENOENT:
+		return nil, &sidecarError{sidecarPath(id), errors.New("it is missing")}
+	case err == unix.ENOTDIR, err == unix.EISDIR, err == unix.ELOOP, errors.Is(err, errTooLong):
+		return nil, &sidecarError{sidecarPath(id), fmt.Errorf("it is none: %w", err)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read sidecar %s: %w", sidecarPath(id), err)

@@ -128,7 +128,12 @@ type bench struct {
 
 func newBench(t testing.TB, mode KeyMode) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: filepath.Join(t.TempDir(), "backing"), state: t.TempDir(), kms: newFakeKMS(), log: new(bytes.Buffer)}
+	return newBenchWith(t, mode, newFakeKMS())
+}
+
+func newBenchWith(t testing.TB, mode KeyMode, kms *fakeKMS) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: filepath.Join(t.TempDir(), "backing"), state: t.TempDir(), kms: kms, log: new(bytes.Buffer)}
 	_, err := Init(context.Background(), b.dir, InitOptions{
 		Keys: []kmsprovider.KeyURI{{Provider: "local", KeyID: fakeKey}}, Mode: mode,
 		Providers: b.registry(), StateDir: b.state,
@@ -195,16 +200,6 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 
 // backingFile returns the path of the backing file of a node.
 func (b *bench) backingFile(n *Node) string { return filepath.Join(b.dir, n.BackingPath()) }
-
-func must[T any](v T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
 
 func createFile(t testing.TB, dir *Node, name string, content []byte) *Node {
 	t.Helper()
@@ -281,12 +276,6 @@ func pattern(n int, seed byte) []byte {
 	for i := range b {
 		b[i] = byte(i)*31 + byte(i>>8)*17 + seed
 	}
-	return b
-}
-
-func randomBytes(n int) []byte {
-	b := make([]byte, n)
-	_, _ = rand.Read(b)
 	return b
 }
 

@@ -91,8 +91,8 @@ type Volume struct {
 	redoDir int // descriptor of .kmsfs/redo
 	redo    *redoFile
 	session *session
-	hosts   hostStore
-	host    *hostRecord
+	hosts   *hostStore
+	host    *HostState
 }
 
 // Open unwraps the volume key and makes the volume in dir ready for use. One
@@ -136,9 +136,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	if err := v.unlock(ctx); err != nil {
 		return nil, err
 	}
-	v.hosts = hostStore{dir: o.StateDir}
-	v.host, err = v.hosts.admit(dir, v.config, crypto.Fingerprint(v.vk), admission{o.Fingerprint, o.TrustNew})
-	if err != nil {
+	if err := v.admit(dir, o); err != nil {
 		return nil, err
 	}
 	if err := v.start(o); err != nil {
@@ -149,9 +147,9 @@ func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 
 // openTree opens the backing directory and .kmsfs, and reads the configuration.
 func (v *Volume) openTree(dir string) error {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := openBacking(dir)
 	if err != nil {
-		return fmt.Errorf("open backing directory %s: %w", dir, err)
+		return err
 	}
 	v.rootDesc = &descriptor{fd: fd, slot: -1}
 	if v.config, err = readConfig(v.backing, fd); err != nil {
@@ -200,7 +198,7 @@ func (v *Volume) openTree(dir string) error {
 func (v *Volume) unlock(ctx context.Context) error {
 	kms, cancel := context.WithTimeout(ctx, v.kmsDeadline)
 	defer cancel()
-	vk, err := unlockVolumeKey(kms, v.config, v.providers)
+	vk, err := unlockVolumeKey(kms, v.config, v.providers, v.log)
 	if err != nil {
 		return err
 	}
@@ -216,6 +214,20 @@ func (v *Volume) unlock(ctx context.Context) error {
 		return v.unwrapFile(ctx, id)
 	})
 	return nil
+}
+
+// admit asks host state whether this is the volume that it should be.
+func (v *Volume) admit(dir string, o Options) (err error) {
+	if v.hosts, err = openHostStore(o.StateDir); err != nil {
+		return err
+	}
+	firstSeen := false
+	v.host, firstSeen, err = v.hosts.admit(dir, v.id, crypto.Fingerprint(v.vk), v.config.keyIDs(),
+		AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew})
+	if firstSeen {
+		v.log.Info("this host sees the volume for the first time and keeps its fingerprint", "volume", v.id, "fingerprint", v.host.Fingerprint)
+	}
+	return err
 }
 
 // start opens the volume for writing: it keeps others out, finishes what was
@@ -287,6 +299,8 @@ func (v *Volume) Close() error {
 		v.redo.close()
 		if errors.Join(errs...) == nil {
 			errs = append(errs, v.endWriting())
+		} else {
+			v.session.abandon()
 		}
 	}
 	v.release()
@@ -303,7 +317,7 @@ func (v *Volume) abort() {
 		v.redo.close()
 	}
 	if v.session != nil {
-		_ = v.endWriting()
+		v.cancelWriting()
 	}
 	v.release()
 }

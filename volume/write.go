@@ -101,11 +101,10 @@ func (w *writer) sealWhole() error {
 // commit makes the change: it seals the blocks at the edges, computes the new
 // record, arms the slot and writes. The caller holds file.write.
 func (w *writer) commit() error {
-	next := w.rec
+	next := w.nextRecord()
 	size := int64(w.rec.Size)
 	end := w.plainOff + int64(len(w.data))
 	next.Size = uint64(max(size, end))
-	next.Generation++
 
 	w.old = oldBlocks{file: w.file, first: w.first, count: crypto.BlockCount(size)}
 	defer w.old.put()

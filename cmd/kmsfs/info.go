@@ -52,7 +52,7 @@ func printInfo(w io.Writer, info volume.Info) error {
 	for _, k := range info.Keys {
 		row("key", "%s %s (%s)", k.Provider, k.KeyID, k.State)
 	}
-	for _, m := range info.Mounts {
+	for _, m := range info.Sessions {
 		row("mounted", "%s (process %d on %s, since %s)", m.Mountpoint, m.PID, m.Host, m.Since.Format(time.RFC3339))
 	}
 	return t.Flush()

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	kmsfs "kmsfs/fs"
@@ -59,33 +57,22 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	return err
 }
 
-// openVolume opens the volume of a request, and says so if this host sees it for
-// the first time.
+// openVolume opens the volume of a request.
 func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry, log *slog.Logger) (*volume.Volume, error) {
 	info, err := volume.ReadInfo(r.Backing)
 	if err != nil {
 		return nil, err
 	}
-	if len(info.Mounts) > 0 { // Open would say so too, after asking for a passphrase
-		first := volume.InUseError(info.Mounts[0])
-		return nil, &first
+	if len(info.Sessions) > 0 { // Open would say so too, after asking for a passphrase
+		return nil, info.Sessions[0].InUse()
 	}
 	if err := openFirst(ctx, info.Keys, keys); err != nil {
 		return nil, err
 	}
-	_, known := os.Stat(filepath.Join(r.StateDir, info.ID.String()+".json"))
-	v, err := volume.Open(ctx, r.Backing, volume.Options{
+	return volume.Open(ctx, r.Backing, volume.Options{
 		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Mountpoint: r.Mountpoint,
 		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, Prefetch: true, Log: log,
 	})
-	if err != nil {
-		return nil, err
-	}
-	if errors.Is(known, fs.ErrNotExist) {
-		log.Info("first mount of this volume on this host, which remembers its fingerprint from now on",
-			"volume", info.ID, "fingerprint", v.Fingerprint())
-	}
-	return v, nil
 }
 
 // openFirst opens the provider that is going to be asked first. Opening may ask

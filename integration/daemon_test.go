@@ -1,0 +1,132 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// kmsfsBinary builds the command once for all tests.
+var kmsfsBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "kmsfs-bin")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "kmsfs")
+	out, err := exec.Command("go", "build", "-o", bin, "kmsfs/cmd/kmsfs").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build kmsfs: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if bin, err := kmsfsBinary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(bin))
+	}
+	os.Exit(code)
+}
+
+// daemon is a volume with a mount that a process of its own serves.
+type daemon struct {
+	t       testing.TB
+	Backing string
+	Dir     string
+	bin     string
+	env     []string
+	cmd     *exec.Cmd // the serving process, nil if there is none
+}
+
+// newDaemon makes a keystore and a volume through the command.
+func newDaemon(t testing.TB, initFlags ...string) *daemon {
+	t.Helper()
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
+	}
+	bin, err := kmsfsBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	pass := filepath.Join(home, "passphrase")
+	if err := os.WriteFile(pass, []byte("correct horse\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{t: t, bin: bin, Backing: filepath.Join(home, "backing"), Dir: t.TempDir()}
+	d.env = append(os.Environ(), "HOME="+home, "XDG_STATE_HOME="+filepath.Join(home, "state"),
+		"KMSFS_KEYSTORE="+filepath.Join(home, "keystore.json"), "KMSFS_PASSPHRASE_FILE="+pass)
+	d.run(append(append([]string{"init"}, initFlags...), d.Backing)...)
+	t.Cleanup(d.kill)
+	return d
+}
+
+func (d *daemon) run(args ...string) string {
+	d.t.Helper()
+	cmd := exec.Command(d.bin, args...)
+	cmd.Env = d.env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		d.t.Fatalf("kmsfs %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// start mounts the volume and waits until it is served.
+func (d *daemon) start(flags ...string) {
+	d.t.Helper()
+	cmd := exec.Command(d.bin, append(append([]string{"mount", "-f"}, flags...), d.Backing, d.Dir)...)
+	cmd.Env = d.env
+	cmd.Stderr = testWriter{d.t}
+	if err := cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.cmd = cmd
+	deadline := time.Now().Add(20 * time.Second)
+	for !isMounted(d.Dir) {
+		if time.Now().After(deadline) {
+			d.t.Fatal("not mounted after 20 s")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// kill ends the serving process at once and clears the mount point away.
+func (d *daemon) kill() {
+	if d.cmd == nil {
+		return
+	}
+	_ = d.cmd.Process.Kill()
+	_ = d.cmd.Wait()
+	d.cmd = nil
+	if isMounted(d.Dir) {
+		if err := unix.Unmount(d.Dir, unix.MNT_DETACH); err != nil {
+			d.t.Errorf("unmount after kill: %v", err)
+		}
+	}
+}
+
+// stop ends the mount cleanly.
+func (d *daemon) stop() {
+	d.t.Helper()
+	if err := d.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		d.t.Fatal(err)
+	}
+	err := d.cmd.Wait()
+	d.cmd = nil
+	if err != nil || isMounted(d.Dir) {
+		d.t.Fatalf("after SIGTERM: %v, still mounted: %v", err, isMounted(d.Dir))
+	}
+}
+
+func isMounted(dir string) bool {
+	b, err := os.ReadFile("/proc/self/mounts")
+	return err == nil && strings.Contains(string(b), " "+dir+" fuse.kmsfs ")
+}

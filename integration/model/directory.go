@@ -1,0 +1,104 @@
+package model
+
+import (
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Directory is a Target that is reached through the kernel: a directory of any
+// mounted file system.
+type Directory string
+
+var _ Target = Directory("")
+
+func (d Directory) at(path string) string { return filepath.Join(string(d), path) }
+
+func (d Directory) Create(path string) error {
+	fd, err := unix.Open(d.at(path), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+func (d Directory) Mkdir(path string) error           { return unix.Mkdir(d.at(path), 0o755) }
+func (d Directory) Symlink(target, path string) error { return unix.Symlink(target, d.at(path)) }
+func (d Directory) Link(old, path string) error       { return unix.Link(d.at(old), d.at(path)) }
+func (d Directory) Unlink(path string) error          { return unix.Unlink(d.at(path)) }
+func (d Directory) Rmdir(path string) error           { return unix.Rmdir(d.at(path)) }
+func (d Directory) Truncate(path string, size int64) error {
+	return unix.Truncate(d.at(path), size)
+}
+
+func (d Directory) Fallocate(path string, mode uint32, off, length int64) error {
+	fd, err := unix.Open(d.at(path), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fallocate(fd, mode, off, length)
+}
+
+func (d Directory) Seek(path string, off int64, whence int) (int64, error) {
+	fd, err := unix.Open(d.at(path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return unix.Seek(fd, off, whence)
+}
+
+func (d Directory) Rename(old, path string, flags uint32) error {
+	return unix.Renameat2(unix.AT_FDCWD, d.at(old), unix.AT_FDCWD, d.at(path), uint(flags))
+}
+
+func (d Directory) WriteAt(path string, data []byte, off int64) error {
+	f, err := os.OpenFile(d.at(path), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, off)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func (d Directory) ReadAt(path string, dest []byte, off int64) (int, error) {
+	fd, err := unix.Open(d.at(path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	n := 0
+	for n < len(dest) {
+		m, err := unix.Pread(fd, dest[n:], off+int64(n))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || m == 0 {
+			return n, err
+		}
+		n += m
+	}
+	return n, nil
+}
+
+func (d Directory) Readlink(path string) (string, error) { return os.Readlink(d.at(path)) }
+
+func (d Directory) List(path string) ([]string, error) {
+	f, err := os.Open(d.at(path))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+func (d Directory) Stat(path string) (Stat, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(d.at(path), &st)
+	return Stat{Size: st.Size, Nlink: int(st.Nlink), Kind: st.Mode & unix.S_IFMT}, err
+}

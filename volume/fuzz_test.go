@@ -1,0 +1,135 @@
+package volume
+
+import (
+	"bytes"
+	"io"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+func redoTestKey(t testing.TB) *crypto.Key {
+	t.Helper()
+	key, err := crypto.NewKey(bytes.Repeat([]byte{3}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// armedSlot is the header of a slot as a killed mount leaves it.
+func armedSlot(t testing.TB, session crypto.ID, c change) []byte {
+	t.Helper()
+	b := newBench(t, ModeVolume)
+	v := b.open()
+	s, err := v.redo.draw()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.redo.drop(s)
+	s.mac = newSlotMAC(redoTestKey(t))
+	s.arm(session, &c)
+	return bytes.Clone(s.mem[:slotHeader])
+}
+
+func slotSeeds(t testing.TB, session crypto.ID) [][]byte {
+	return [][]byte{
+		armedSlot(t, session, change{file: crypto.ID{1}, ino: 7, path: "a/b", segments: []segment{{144, 144, 4136}, {24, 24, 120}}}),
+		armedSlot(t, session, change{ino: 7, flags: slotMode, mode: 0o444, path: "x"}),
+		armedSlot(t, session, change{file: crypto.ID{2}, flags: slotTruncate | slotTimes, size: 144, mtime: unix.StatxTimestamp{Sec: 5, Nsec: 6}}),
+	}
+}
+
+func TestAnArmedSlotIsReadAsItWasWritten(t *testing.T) {
+	session := crypto.ID{9}
+	want := change{
+		file: crypto.ID{1}, ino: 7, path: "a/b", flags: slotTruncate | slotTimes, size: 9000, mode: 0o600,
+		mtime: unix.StatxTimestamp{Sec: 5, Nsec: 6}, atime: unix.StatxTimestamp{Sec: 7, Nsec: 8},
+		segments: []segment{{24, 24, 4256}, {8416, slotPadAt, 4136}},
+	}
+	h := armedSlot(t, session, want)
+	got, ok := parseSlot(h, session, redoTestKey(t))
+	if !ok {
+		t.Fatal("refused")
+	}
+	if got.file != want.file || got.ino != want.ino || got.path != want.path || got.flags != want.flags ||
+		got.size != want.size || got.mode != want.mode || got.mtime != want.mtime || got.atime != want.atime ||
+		len(got.segments) != 2 || got.segments[0] != want.segments[0] || got.segments[1] != want.segments[1] {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if _, ok := parseSlot(h, crypto.ID{8}, redoTestKey(t)); ok {
+		t.Error("a slot of another session was accepted")
+	}
+	for i := range slotPathAt + 3 {
+		h[i] ^= 1
+		if _, ok := parseSlot(h, session, redoTestKey(t)); ok {
+			t.Errorf("accepted with byte %d changed", i)
+		}
+		h[i] ^= 1
+	}
+}
+
+func FuzzParseSlot(f *testing.F) {
+	session := crypto.ID{9}
+	seeds := slotSeeds(f, session)
+	if len(seeds) == 0 {
+		f.Fatal("no seeds")
+	}
+	for _, s := range seeds {
+		f.Add(s)
+	}
+	key := redoTestKey(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h := make([]byte, slotHeader)
+		copy(h, b)
+		c, ok := parseSlot(h, session, key)
+		if !ok {
+			return
+		}
+		for _, s := range c.segments {
+			if s.from < 0 || s.len < 0 || s.from+s.len > slotPayload || s.cipherOff < crypto.RecordOffset {
+				t.Fatalf("segment out of bounds: %+v", s)
+			}
+		}
+	})
+}
+
+// oneRead is a Backing whose directory holds what a fuzzer made up.
+type oneRead struct {
+	System
+	left []byte
+}
+
+func (o *oneRead) Getdents(_ int, buf []byte) (int, error) {
+	n := copy(buf, o.left)
+	o.left = nil
+	return n, nil
+}
+
+func FuzzDirectoryEntries(f *testing.F) {
+	dir := f.TempDir()
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		f.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	n, err := unix.Getdents(fd, buf)
+	unix.Close(fd)
+	if err != nil || n == 0 {
+		f.Fatal("no seed: ", n, err)
+	}
+	f.Add(buf[:n])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k := &oneRead{left: b}
+		var rest []byte
+		for range len(b) + 2 {
+			if _, err := nextDirent(k, -1, make([]byte, 4096), &rest); err == io.EOF || err != nil {
+				return
+			}
+		}
+		t.Fatal("entries without end")
+	})
+}

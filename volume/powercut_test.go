@@ -1,0 +1,167 @@
+package volume
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// powerCut makes host state say what it says after one: the volume was open for
+// writing in another boot.
+func (b *bench) powerCut(v *Volume) {
+	b.t.Helper()
+	b.close(v)
+	hosts, err := openHostStore(b.state)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := hosts.update(v.id, func(h *HostState) { h.Open, h.Boot = true, "another-boot" }); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func TestAfterAPowerCutMismatchesAreReportedAndAcceptedUntilACleanEnd(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, path string){
+		"the file was not extended": func(t *testing.T, p string) { truncate(t, p, crypto.BlockOffset(2)) },
+		"the tail is torn":          func(t *testing.T, p string) { truncate(t, p, crypto.BlockOffset(2)+20) },
+		"a block was not written":   func(t *testing.T, p string) { overwrite(t, p, crypto.BlockOffset(1), make([]byte, 4136)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, ModeFile)
+			v := b.open()
+			want := pattern(3*crypto.BlockSize, 1)
+			path := b.backingFile(createFile(t, v.Root(), "file", want))
+			b.powerCut(v)
+			damage(t, path)
+			v = b.open()
+			n := lookup(t, v.Root(), "file")
+			got := readAll(t, n)
+			if !bytes.Equal(got[:crypto.BlockSize], want[:crypto.BlockSize]) {
+				t.Error("the first block differs")
+			}
+			if log := b.log.String(); !strings.Contains(log, "accepted after a power cut") || !strings.Contains(log, `file`) {
+				t.Errorf("nothing was reported: %s", log)
+			}
+			// What is written now is sealed again, without a root.
+			writeAll(t, n, want, 0)
+			b.close(v)
+			v = b.open()
+			if v.relaxed {
+				t.Fatal("still relaxed after a clean end")
+			}
+			n = lookup(t, v.Root(), "file")
+			if got := readAll(t, n); !bytes.Equal(got, want) {
+				t.Error("the rewritten file differs")
+			}
+			checkSeal(t, n)
+			path = b.backingFile(n)
+			b.close(v)
+			damage(t, path)
+			v = b.open()
+			_, err := tryReadAll(lookup(t, v.Root(), "file"))
+			wantIntegrity(t, err)
+		})
+	}
+}
+
+func TestAMixtureOfOldAndNewBlocksIsAcceptedOnlyAfterAPowerCut(t *testing.T) {
+	b := newBench(t, ModeVolume)
+	v := b.open()
+	n := createFile(t, v.Root(), "file", pattern(3*crypto.BlockSize, 1))
+	path := b.backingFile(n)
+	old := readPath(t, path)[crypto.BlockOffset(1):crypto.BlockOffset(2)]
+	writeAll(t, n, pattern(3*crypto.BlockSize, 2), 0)
+	b.powerCut(v)
+	overwrite(t, path, crypto.BlockOffset(1), old)
+	v = b.open()
+	got := readAll(t, lookup(t, v.Root(), "file"))
+	if !bytes.Equal(got[crypto.BlockSize:2*crypto.BlockSize], pattern(3*crypto.BlockSize, 1)[crypto.BlockSize:2*crypto.BlockSize]) {
+		t.Error("the old block does not read as it was")
+	}
+	v = b.reopened(v)
+	_, err := tryReadAll(lookup(t, v.Root(), "file"))
+	wantIntegrity(t, err, "older")
+}
+
+func TestAFileAcceptedUnderAWrongNameKeepsItsSidecarWhenItIsRemoved(t *testing.T) {
+	b := newBench(t, ModeFile)
+	v := b.open()
+	n := createFile(t, v.Root(), "file", []byte("content"))
+	id, path := fileID(t, n), b.backingFile(n)
+	other := createFile(t, v.Root(), "other", []byte("x"))
+	otherPath := b.backingFile(other)
+	b.powerCut(v)
+	// A copy of the file stands under another name.
+	replace(t, otherPath, path)
+	v = b.open()
+	n = lookup(t, v.Root(), "other")
+	if err := v.Root().Unlink("other"); err != nil {
+		t.Fatal(err)
+	}
+	n.Forget()
+	b.close(v)
+	if _, err := os.Stat(b.dir + "/" + sidecarPath(id)); err != nil {
+		t.Errorf("the sidecar went with the copy: %v", err)
+	}
+	v = b.open()
+	if got := readAll(t, lookup(t, v.Root(), "file")); string(got) != "content" {
+		t.Errorf("read %q", got)
+	}
+}
+
+// plainRename is a store that knows no flags of renameat2, as network file
+// systems do not.
+type plainRename struct{ System }
+
+func (k plainRename) Renameat2(od int, on string, nd int, nn string, flags uint) error {
+	if flags != 0 {
+		return unix.EINVAL
+	}
+	return k.System.Renameat2(od, on, nd, nn, 0)
+}
+
+func TestStoresWithoutRenameFlagsServeAllButExchange(t *testing.T) {
+	b := newBench(t, ModeVolume)
+	v := b.open(func(o *Options) { o.Backing = plainRename{} })
+	root := v.Root()
+	for _, name := range []string{"a", "b", "full"} {
+		if _, _, err := root.Mkdir(name, 0o755, Owner{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	createFile(t, lookup(t, root, "a"), "inside", []byte("content"))
+	createFile(t, lookup(t, root, "full"), "inside", nil)
+	createFile(t, root, "file", nil)
+	if _, _, err := root.Mkdir("a", 0o755, Owner{}); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("mkdir over a directory: %v", err)
+	}
+	if _, _, err := root.Mkdir("file", 0o755, Owner{}); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("mkdir over a file: %v", err)
+	}
+	if err := root.Rename("a", root, "full", 0); !errors.Is(err, unix.ENOTEMPTY) {
+		t.Errorf("rename over a full directory: %v", err)
+	}
+	if err := root.Rename("a", root, "b", 0); err != nil {
+		t.Errorf("rename over an empty directory: %v", err)
+	}
+	if err := root.Rename("b", root, "c", RenameNoReplace); err != nil {
+		t.Errorf("rename to a new name: %v", err)
+	}
+	if err := root.Rename("c", root, "full", RenameNoReplace); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("rename to a name that is taken: %v", err)
+	}
+	if err := root.Rename("c", root, "full", RenameExchange); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("exchange: %v", err)
+	}
+	if got := readAll(t, lookup(t, lookup(t, root, "c"), "inside")); string(got) != "content" {
+		t.Errorf("read %q", got)
+	}
+	removeTree(t, root, "c")
+	removeTree(t, root, "full")
+}

@@ -1,0 +1,123 @@
+package volume
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// beginWriting claims the volume, finishes what the last session left, and
+// notes in host state that it is open.
+func (v *Volume) beginWriting(o Options) error {
+	id, err := crypto.NewID(v.random)
+	if err != nil {
+		return err
+	}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	host, _ := os.Hostname()
+	v.session, err = beginSession(v.backing, v.rootDesc.fd, sessionInfo{
+		ID: id, Host: host, PID: os.Getpid(), Mountpoint: o.Mountpoint,
+		Since: o.now().UTC().Truncate(time.Second), Generation: v.config.Generation,
+	})
+	if err != nil {
+		return err
+	}
+	// Only now nobody else changes it: what was loaded before may be out of date.
+	if v.host, err = v.hosts.load(v.id); err != nil {
+		return err
+	}
+	if v.host == nil {
+		return fmt.Errorf("host state of volume %s is gone", v.id)
+	}
+	if err := v.recover(boot); err != nil {
+		return err
+	}
+	if v.host, err = v.hosts.begin(v.id, id, boot); err != nil {
+		return err
+	}
+	// From here on no slots of before may be replayed.
+	v.session.removeStale()
+	return v.clearRedo()
+}
+
+// recover deals with how the last session on this host ended.
+func (v *Volume) recover(boot string) error {
+	if v.relaxed = v.host.mayBeTorn(boot); v.relaxed {
+		v.log.Warn("the host stopped while the volume was mounted: what does not match its seal is reported and accepted until the next clean unmount")
+	}
+	if v.host.lastEnd(boot) != endKilled {
+		return nil
+	}
+	n, err := v.replay(v.host.Session)
+	if err != nil {
+		return err
+	}
+	v.log.Info("the last mount was killed; its interrupted changes are finished", "changes_finished", n)
+	return nil
+}
+
+// clearRedo removes the slots of earlier sessions.
+func (v *Volume) clearRedo() error {
+	entries, err := v.listBacking(v.redoDir)
+	if err != nil {
+		return fmt.Errorf("list redo slots: %w", err)
+	}
+	for _, e := range entries {
+		if err := v.backing.Unlinkat(v.redoDir, e.name, 0); err != nil && err != unix.ENOENT {
+			return fmt.Errorf("remove old redo slots: %w", err)
+		}
+	}
+	return nil
+}
+
+// endWriting gives the volume free and notes that it ended cleanly.
+func (v *Volume) endWriting() error {
+	v.removeRedo()
+	err := v.hosts.end(v.id, v.session.id)
+	v.session.end()
+	return err
+}
+
+// cancelWriting gives the volume free after an Open that failed, which settled
+// nothing.
+func (v *Volume) cancelWriting() {
+	v.removeRedo()
+	if err := v.hosts.cancel(v.id, v.session.id); err != nil {
+		v.log.Warn("the next mount will take this one for killed", "error", err)
+	}
+	v.session.end()
+}
+
+func (v *Volume) removeRedo() {
+	if v.redo != nil {
+		_ = v.backing.Unlinkat(v.redoDir, v.session.id.String(), 0)
+	}
+}
+
+// checkNoWriter refuses to read a volume that a mount is writing to: records
+// and blocks would be seen half-changed.
+func (v *Volume) checkNoWriter() error {
+	live, err := liveSessions(v.backing, v.rootDesc.fd)
+	if err != nil {
+		return err
+	}
+	if len(live) > 0 {
+		return live[0].inUse()
+	}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	v.relaxed = v.host.mayBeTorn(boot)
+	if v.host.lastEnd(boot) == endKilled {
+		v.log.Warn("the last mount was killed, and a read-only mount does not finish its interrupted changes: files that it was changing may be refused until the volume is mounted for writing")
+	}
+	return nil
+}
