@@ -119,6 +119,11 @@ func (n *Node) SetAttr(ctx context.Context, c Change) (Attr, error) {
 			return Attr{}, err
 		}
 	}
+	if c.Size != nil || c.UID != nil || c.GID != nil || c.DropPrivileges {
+		if err := n.DropCapability(); err != nil {
+			return Attr{}, err
+		}
+	}
 	if err := n.onBacking(func(dirfd int, name string) error { return n.setBacking(dirfd, name, &c) }); err != nil {
 		return Attr{}, err
 	}

@@ -84,6 +84,7 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 
 	child := v.internNew(place{parent: n, name: e.plain, backing: e.backing}, &st)
 	f.node = child
+	child.capability.noteAbsent(0)
 	child.mu.Lock()
 	child.adopt(f, fd, true)
 	child.mu.Unlock()
@@ -103,8 +104,8 @@ func (f *file) sealRecordWith(v *Volume, dst []byte) error {
 }
 
 // chown gives a new object, open as fd, to its owner. In a setgid directory it
-// keeps the group that it inherited; the mode is set again where chown drops
-// bits of it.
+// keeps the group that it inherited; the mode, which a default ACL may have
+// narrowed, is set again where chown drops bits of it.
 func (n *Node) chown(fd int, mode uint32, owner Owner) error {
 	if !owner.Set || (int(owner.UID) == os.Geteuid() && int(owner.GID) == os.Getegid()) {
 		return nil
@@ -117,11 +118,18 @@ func (n *Node) chown(fd int, mode uint32, owner Owner) error {
 	if setgid {
 		gid = -1
 	}
+	special := mode&(unix.S_ISUID|unix.S_ISGID) != 0
+	var st unix.Statx_t
+	if special {
+		if err := n.vol.backing.Statx(fd, "", &st); err != nil {
+			return err
+		}
+	}
 	if err := n.vol.backing.Fchownat(fd, "", int(owner.UID), gid); err != nil {
 		return err
 	}
-	if mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
-		return n.vol.backing.Fchmodat(fd, "", mode&0o7777)
+	if special {
+		return n.vol.backing.Fchmodat(fd, "", uint32(st.Mode)&0o7777)
 	}
 	return nil
 }

@@ -16,6 +16,8 @@ type mountRequest struct {
 	AllowOther    bool
 	KeepOpen      bool
 	NoWriteback   bool
+	NoXattr       bool
+	ACL           bool
 	TrustNew      bool
 	Fingerprint   string
 	FsName        string
@@ -45,12 +47,16 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		AllowOther:    f.allowOther || o.allowOther,
 		KeepOpen:      o.keepOpen,
 		NoWriteback:   o.noWriteback,
+		NoXattr:       o.noXattr,
+		ACL:           o.acl,
 		TrustNew:      f.trustNew,
 		Fingerprint:   firstOf(f.fingerprint, o.fingerprint),
 		FsName:        firstOf(f.fsName, o.fsName),
 		KernelOptions: o.kernel,
 	}
 	switch {
+	case o.noXattr && o.acl:
+		return nil, usagef("mount options noxattr and acl exclude each other")
 	case f.quiet && f.debug:
 		return nil, usagef("--quiet and --debug exclude each other")
 	case f.quiet:
