@@ -67,7 +67,7 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 	var st unix.Statx_t
 	err = f.sealRecordWith(v, header[:])
 	if err == nil {
-		err = n.chown(fd, mode, owner)
+		err = n.chown(fd, "", mode, owner)
 	}
 	if err == nil {
 		_, err = pwriteFull(v.backing, fd, header[:], 0)
@@ -103,13 +103,15 @@ func (f *file) sealRecordWith(v *Volume, dst []byte) error {
 	return s.Seal(dst, f.rec)
 }
 
-// chown gives a new object, open as fd, to its owner. In a setgid directory it
-// keeps the group that it inherited; the mode, which a default ACL may have
-// narrowed, is set again where chown drops bits of it.
-func (n *Node) chown(fd int, mode uint32, owner Owner) error {
+// chown gives a new object, name below dirfd or "" for what is open as dirfd, to
+// its owner. In a setgid directory it keeps the group that it inherited; the
+// mode, which a default ACL may have narrowed, is set again where chown drops
+// bits of it.
+func (n *Node) chown(dirfd int, name string, mode uint32, owner Owner) error {
 	if !owner.Set || (int(owner.UID) == os.Geteuid() && int(owner.GID) == os.Getegid()) {
 		return nil
 	}
+	k := n.vol.backing
 	gid := int(owner.GID)
 	setgid, err := n.isSetgid()
 	if err != nil {
@@ -121,15 +123,15 @@ func (n *Node) chown(fd int, mode uint32, owner Owner) error {
 	special := mode&(unix.S_ISUID|unix.S_ISGID) != 0
 	var st unix.Statx_t
 	if special {
-		if err := n.vol.backing.Statx(fd, "", &st); err != nil {
+		if err := k.Statx(dirfd, name, &st); err != nil {
 			return err
 		}
 	}
-	if err := n.vol.backing.Fchownat(fd, "", int(owner.UID), gid); err != nil {
+	if err := k.Fchownat(dirfd, name, int(owner.UID), gid); err != nil {
 		return err
 	}
 	if special {
-		return n.vol.backing.Fchmodat(fd, "", uint32(st.Mode)&0o7777)
+		return k.Fchmodat(dirfd, name, uint32(st.Mode)&0o7777)
 	}
 	return nil
 }
@@ -149,7 +151,7 @@ func (n *Node) Mknod(name string, mode uint32, major, minor uint32, owner Owner)
 		if err := n.vol.backing.Mknodat(d.fd, e.backing, mode, dev); err != nil {
 			return err
 		}
-		return n.chownEntry(d, e, owner)
+		return n.chownEntry(d, e, mode, owner)
 	})
 }
 
@@ -181,18 +183,8 @@ func (n *Node) makeEntry(name string, make func(*descriptor, entryName) error) (
 }
 
 // chownEntry gives an object that cannot be opened to its owner, or removes it.
-func (n *Node) chownEntry(d *descriptor, e entryName, owner Owner) error {
-	if !owner.Set || (int(owner.UID) == os.Geteuid() && int(owner.GID) == os.Getegid()) {
-		return nil
-	}
-	gid := int(owner.GID)
-	setgid, err := n.isSetgid()
-	if err == nil {
-		if setgid {
-			gid = -1
-		}
-		err = n.vol.backing.Fchownat(d.fd, e.backing, int(owner.UID), gid)
-	}
+func (n *Node) chownEntry(d *descriptor, e entryName, mode uint32, owner Owner) error {
+	err := n.chown(d.fd, e.backing, mode, owner)
 	if err != nil {
 		_ = n.vol.backing.Unlinkat(d.fd, e.backing, 0)
 	}

@@ -92,7 +92,7 @@ func (n *Node) fillDirectory(d *descriptor, tmp string, rec crypto.DirRecord, mo
 		err = writeNew(k, fd, recordName, 0o600, b[:])
 	}
 	if err == nil {
-		err = n.chown(fd, 0, owner)
+		err = n.chown(fd, "", 0, owner)
 	}
 	if err == nil && final&0o700 != 0o700 {
 		err = k.Fchmodat(fd, "", final)
