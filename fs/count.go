@@ -46,6 +46,9 @@ const (
 	opListxattr
 	opSetxattr
 	opRemovexattr
+	opFallocate
+	opTmpfile
+	opStatx
 	opCount
 )
 
@@ -54,6 +57,7 @@ var opNames = [opCount]string{
 	"RENAME", "LINK", "CREATE", "OPEN", "READ", "WRITE", "FLUSH", "RELEASE", "FSYNC", "LSEEK",
 	"COPY_FILE_RANGE", "OPENDIR", "READDIR", "READDIRPLUS", "RELEASEDIR", "FSYNCDIR", "STATFS",
 	"GETXATTR", "LISTXATTR", "SETXATTR", "REMOVEXATTR",
+	"FALLOCATE", "TMPFILE", "STATX",
 }
 
 func (c *Counts) add(o op) { c.n[o].Add(1) }
@@ -184,4 +188,25 @@ func (r *rawFS) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 func (r *rawFS) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	r.m.counts.add(opStatfs)
 	return r.RawFileSystem.StatFs(cancel, h, out)
+}
+
+func (r *rawFS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	r.m.counts.add(opLseek)
+	return r.RawFileSystem.Lseek(cancel, in, out)
+}
+
+func (r *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	r.m.counts.add(opFallocate)
+	return r.RawFileSystem.Fallocate(cancel, in)
+}
+
+func (r *rawFS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	r.m.counts.add(opTmpfile)
+	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
+	return r.RawFileSystem.Tmpfile(cancel, in, out)
+}
+
+func (r *rawFS) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+	r.m.counts.add(opStatx)
+	return r.RawFileSystem.Statx(cancel, in, out)
 }

@@ -30,6 +30,14 @@ func (n *node) Create(ctx context.Context, name string, flags uint32, mode uint3
 	return inode, nil, fuse.FOPEN_KEEP_CACHE, errno
 }
 
+var _ = (fusefs.NodeTmpfiler)((*node)(nil))
+
+func (n *node) Tmpfile(ctx context.Context, flags uint32, mode uint32, out *fuse.EntryOut) (*fusefs.Inode, fusefs.FileHandle, uint32, syscall.Errno) {
+	child, a, err := n.v.CreateTemp(mode, n.owner(ctx))
+	inode, errno := n.entry(ctx, "tmpfile", child, a, err, out)
+	return inode, nil, fuse.FOPEN_KEEP_CACHE, errno
+}
+
 var _ = (fusefs.NodeMknoder)((*node)(nil))
 
 func (n *node) Mknod(ctx context.Context, name string, mode uint32, dev uint32, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {

@@ -51,6 +51,7 @@ type Mount struct {
 	attrTimeout time.Duration
 	noXattr     bool
 	acl         bool
+	writeback   bool // the kernel keeps written pages for a while
 	counts      Counts
 }
 
@@ -65,6 +66,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		volume: v, mountpoint: o.Mountpoint, log: o.Log,
 		ctx: context.Background(), attrTimeout: cacheTimeout,
 		noXattr: o.NoXattr, acl: !o.NoXattr && (o.ACL || o.AllowOther),
+		writeback: !o.NoWriteback && !v.ReadOnly(),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -115,7 +117,7 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 	if m.acl {
 		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT
 	}
-	if !o.NoWriteback && !m.volume.ReadOnly() {
+	if m.writeback {
 		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 	}
 	// OPEN is never sent, so nobody but the kernel checks permissions; only

@@ -61,6 +61,28 @@ func (n *node) Getattr(ctx context.Context, _ fusefs.FileHandle, out *fuse.AttrO
 	return 0
 }
 
+var _ = (fusefs.NodeStatxer)((*node)(nil))
+
+// Statx is asked only by who wants the birth time.
+func (n *node) Statx(ctx context.Context, _ fusefs.FileHandle, _, _ uint32, out *fuse.StatxOut) syscall.Errno {
+	a, err := n.v.Attr()
+	if err != nil {
+		return n.m.errnoOf("statx", err)
+	}
+	out.Mask = unix.STATX_BASIC_STATS
+	if a.Btime != (unix.StatxTimestamp{}) {
+		out.Mask |= unix.STATX_BTIME
+	}
+	out.Ino, out.Size, out.Blocks, out.Blksize = a.Ino, a.Size, a.Blocks, a.Blksize
+	out.Mode, out.Nlink, out.Uid, out.Gid = uint16(a.Mode), a.Nlink, a.UID, a.GID
+	out.RdevMajor, out.RdevMinor = a.RdevMajor, a.RdevMinor
+	out.Atime.FromStatxTimestamp(&a.Atime)
+	out.Mtime.FromStatxTimestamp(&a.Mtime)
+	out.Ctime.FromStatxTimestamp(&a.Ctime)
+	out.Btime.FromStatxTimestamp(&a.Btime)
+	return 0
+}
+
 var _ = (fusefs.NodeSetattrer)((*node)(nil))
 
 func (n *node) Setattr(ctx context.Context, _ fusefs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {

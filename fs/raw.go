@@ -30,13 +30,6 @@ func (r *rawFS) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	return fuse.ENOSYS
 }
 
-// Lseek would be asked for holes without the dirty pages having been written.
-// ENOSYS makes everything data.
-func (r *rawFS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	r.m.counts.add(opLseek)
-	return fuse.ENOSYS
-}
-
 // CopyFileRange cannot share blocks: every block is bound to its file and place.
 // ENOSYS makes the kernel copy through the page cache.
 func (r *rawFS) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {

@@ -22,6 +22,7 @@ type Backing interface {
 	Pread(fd int, b []byte, cipherOff int64) (int, error)
 	Pwrite(fd int, b []byte, cipherOff int64) (int, error)
 	Ftruncate(fd int, cipherSize int64) error
+	Fallocate(fd int, mode uint32, cipherOff, length int64) error
 	Seek(fd int, off int64, whence int) (int64, error)
 	Fsync(fd int) error
 	Fdatasync(fd int) error
@@ -33,6 +34,8 @@ type Backing interface {
 	Symlinkat(target string, dirfd int, name string) error
 	Readlinkat(dirfd int, name string, buf []byte) (int, error)
 	Linkat(olddir int, oldname string, newdir int, newname string) error
+	// LinkDescriptor names the file open as fd, which has no name yet.
+	LinkDescriptor(fd, newdir int, newname string) error
 	Unlinkat(dirfd int, name string, flags int) error
 	Renameat2(olddir int, oldname string, newdir int, newname string, flags uint) error
 
@@ -94,6 +97,10 @@ func (System) Ftruncate(fd int, size int64) error {
 	return retry(func() error { return unix.Ftruncate(fd, size) })
 }
 
+func (System) Fallocate(fd int, mode uint32, off, length int64) error {
+	return retry(func() error { return unix.Fallocate(fd, mode, off, length) })
+}
+
 func (System) Seek(fd int, off int64, whence int) (int64, error) { return unix.Seek(fd, off, whence) }
 
 func (System) Fsync(fd int) error     { return retry(func() error { return unix.Fsync(fd) }) }
@@ -120,6 +127,10 @@ func (System) Readlinkat(dirfd int, name string, buf []byte) (int, error) {
 
 func (System) Linkat(olddir int, oldname string, newdir int, newname string) error {
 	return unix.Linkat(olddir, oldname, newdir, newname, 0)
+}
+
+func (System) LinkDescriptor(fd, newdir int, newname string) error {
+	return unix.Linkat(unix.AT_FDCWD, procDescriptor(fd), newdir, newname, unix.AT_SYMLINK_FOLLOW)
 }
 
 func (System) Unlinkat(dirfd int, name string, flags int) error {

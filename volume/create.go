@@ -59,22 +59,7 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 		}
 		return nil, Attr{}, err
 	}
-	f := &file{id: key.id, records: crypto.NewRecordCipher(v.vk, v.id, key.id)}
-	f.rec.BindingA = v.binder.Binding(dir, e.plain)
-	f.rec.Generation = 1
-	f.keys.Store(key.keys)
-	var header [crypto.HeaderSize]byte
-	var st unix.Statx_t
-	err = f.sealRecordWith(v, header[:])
-	if err == nil {
-		err = n.chown(fd, "", mode, owner)
-	}
-	if err == nil {
-		_, err = pwriteFull(v.backing, fd, header[:], 0)
-	}
-	if err == nil {
-		err = v.backing.Statx(fd, "", &st)
-	}
+	f, st, err := n.initFile(fd, v.binder.Binding(dir, e.plain), mode, owner, key)
 	if err != nil {
 		v.backing.Close(fd)
 		_ = v.backing.Unlinkat(d.fd, e.backing, 0)
@@ -83,14 +68,55 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 	}
 
 	child := v.internNew(place{parent: n, name: e.plain, backing: e.backing}, &st)
-	f.node = child
 	child.capability.noteAbsent(0)
 	child.mu.Lock()
+	f.node = child
 	child.adopt(f, fd, true)
 	child.mu.Unlock()
 	v.keys.put(key.id, key.keys)
 	a, err := child.attr(&st)
 	return child, a, err
+}
+
+// initFile writes the record of a new file, open as fd, and gives it to its
+// owner.
+func (n *Node) initFile(fd int, binding [16]byte, mode uint32, owner Owner, key newFileKey) (f *file, st unix.Statx_t, err error) {
+	v := n.vol
+	f = &file{id: key.id, records: crypto.NewRecordCipher(v.vk, v.id, key.id)}
+	f.rec.BindingA = binding
+	f.rec.Generation = 1
+	f.keys.Store(key.keys)
+	var header [crypto.HeaderSize]byte
+	if err = f.sealRecordWith(v, header[:]); err != nil {
+		return nil, st, err
+	}
+	if err = n.chown(fd, "", mode, owner); err != nil {
+		return nil, st, err
+	}
+	if _, err = pwriteFull(v.backing, fd, header[:], 0); err != nil {
+		return nil, st, err
+	}
+	if err = v.backing.Statx(fd, "", &st); err != nil {
+		return nil, st, err
+	}
+	if err = v.putSpecialBack(fd, mode, &st); err != nil {
+		return nil, st, err
+	}
+	return f, st, nil
+}
+
+// putSpecialBack sets suid and sgid of the file that is open as fd again, as
+// mode has them, where a write of ours by an ordinary user took them away. st is
+// the status after it.
+func (v *Volume) putSpecialBack(fd int, mode uint32, st *unix.Statx_t) error {
+	lost := uint16(mode&(unix.S_ISUID|unix.S_ISGID)) &^ st.Mode
+	if lost == 0 {
+		return nil
+	}
+	if err := v.backing.Fchmodat(fd, "", uint32(st.Mode|lost)&0o7777); err != nil {
+		return err
+	}
+	return v.backing.Statx(fd, "", st)
 }
 
 // sealRecordWith seals a new file's first record, before it has a node.

@@ -299,6 +299,15 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 		return err
 	}
 	f.rec = next
+	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		var now unix.Statx_t
+		if err := v.backing.Statx(f.desc.fd, "", &now); err != nil {
+			return err
+		}
+		if err := v.putSpecialBack(f.desc.fd, uint32(st.Mode), &now); err != nil {
+			return err
+		}
+	}
 	times := [2]unix.Timespec{
 		{Sec: 0, Nsec: unix.UTIME_OMIT},
 		{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)},
@@ -333,6 +342,11 @@ func (f *file) apply(s *slot, c *change) error {
 	k, pay := f.node.vol.backing, s.payload()
 	for _, seg := range c.segments {
 		if _, err := pwriteFull(k, f.desc.fd, pay[seg.from:seg.from+seg.len], seg.cipherOff); err != nil {
+			return err
+		}
+	}
+	if c.flags&slotPunch != 0 {
+		if err := k.Fallocate(f.desc.fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
 			return err
 		}
 	}

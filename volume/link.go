@@ -18,6 +18,9 @@ func (n *Node) Link(target *Node, name string) (Attr, error) {
 	}
 	p, ok := target.at()
 	if !ok {
+		if target.IsRegular() {
+			return n.linkTemp(target, name)
+		}
 		return Attr{}, unix.ENOENT
 	}
 	if target.IsRegular() {

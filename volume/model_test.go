@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"kmsfs/integration/model"
 )
 
@@ -91,6 +93,25 @@ func (b byPath) Truncate(p string, size int64) error {
 		return err
 	}
 	return n.Truncate(context.Background(), size)
+}
+
+func (b byPath) Fallocate(p string, mode uint32, off, length int64) error {
+	n, err := b.at(p)
+	if err != nil {
+		return err
+	}
+	return n.Allocate(context.Background(), off, length, mode)
+}
+
+func (b byPath) Seek(p string, off int64, whence int) (int64, error) {
+	n, err := b.at(p)
+	if err != nil {
+		return 0, err
+	}
+	if whence == unix.SEEK_DATA {
+		return n.SeekData(off)
+	}
+	return n.SeekHole(off)
 }
 
 func (b byPath) ReadAt(p string, dest []byte, off int64) (int, error) {

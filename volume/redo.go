@@ -29,21 +29,22 @@ import (
 //	8   16   session
 //	24  16   file ID
 //	40   8   inode number
-//	48   4   flags (slotTruncate, slotTimes, slotMode)
+//	48   4   flags (slotTruncate, slotTimes, slotMode, slotPunch)
 //	52   4   number of segments
 //	56   8   size to cut or extend the backing file to
 //	64   4   mode to put back
 //	72  16   modification time to put back (seconds, nanoseconds)
 //	88  16   access time, likewise
 //	104 48   three segments: cipherOff u64, payload offset u32, length u32
-//	152  …   path of the backing file below BACKING (may be empty)
+//	152 16   range to punch out (cipherOff u64, length u64)
+//	168  …   path of the backing file below BACKING (may be empty)
 //	4064 32  HMAC-SHA-256 (label redo) of bytes 4 to the end of the path
 //
 // The payload is not under the HMAC: blocks and records authenticate themselves.
 const (
 	slotHeader   = 4096
 	slotMACAt    = slotHeader - 32
-	slotPathAt   = 152
+	slotPathAt   = 168
 	slotSegments = 3
 	slotArmed    = 1
 
@@ -62,6 +63,7 @@ const (
 	slotTruncate = 1 << iota
 	slotTimes
 	slotMode
+	slotPunch
 )
 
 // maxWrite is the most plaintext that one change of a file carries, in bytes;
@@ -187,6 +189,7 @@ type change struct {
 	mode     uint32
 	atime    unix.StatxTimestamp
 	mtime    unix.StatxTimestamp
+	punch    struct{ cipherOff, len int64 } // slotPunch: becomes zeros
 	segments []segment
 }
 
@@ -213,6 +216,8 @@ func (s *slot) arm(session crypto.ID, c *change) {
 		binary.LittleEndian.PutUint32(b[8:], uint32(seg.from))
 		binary.LittleEndian.PutUint32(b[12:], uint32(seg.len))
 	}
+	binary.LittleEndian.PutUint64(h[152:], uint64(c.punch.cipherOff))
+	binary.LittleEndian.PutUint64(h[160:], uint64(c.punch.len))
 	copy(h[slotPathAt:], c.path)
 	s.sum(h[slotMACAt:slotMACAt], len(c.path))
 	atomic.StoreUint32(s.state(), slotArmed)

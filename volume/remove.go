@@ -88,13 +88,8 @@ func (x *doomed) done(parent *Node, backing string) {
 		return
 	}
 	n.mu.Lock()
-	d := x.file.desc
-	d.pinned = true
-	if x.ticket {
-		n.ticket = &reapTicket{id: x.file.id}
-	}
+	n.pin(x.ticket)
 	n.mu.Unlock()
-	v.descriptors.remove(d)
 	v.pinned.add(n)
 }
 

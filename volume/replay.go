@@ -77,6 +77,8 @@ func parseSlot(h []byte, session crypto.ID, key *crypto.Key) (*change, bool) {
 		mode:  binary.LittleEndian.Uint32(h[64:]),
 		path:  string(h[slotPathAt : slotPathAt+pathLen]),
 	}
+	c.punch.cipherOff = int64(binary.LittleEndian.Uint64(h[152:]))
+	c.punch.len = int64(binary.LittleEndian.Uint64(h[160:]))
 	m, a := getTime(h[72:]), getTime(h[88:])
 	c.mtime = unix.StatxTimestamp{Sec: m.Sec, Nsec: uint32(m.Nsec)}
 	c.atime = unix.StatxTimestamp{Sec: a.Sec, Nsec: uint32(a.Nsec)}
@@ -120,6 +122,11 @@ func (v *Volume) redoChange(c *change, slots int, payloadOff int64) (bool, error
 			_, err = pwriteFull(v.backing, fd, b, seg.cipherOff)
 		}
 		if err != nil {
+			return false, err
+		}
+	}
+	if c.flags&slotPunch != 0 {
+		if err := v.backing.Fallocate(fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
 			return false, err
 		}
 	}

@@ -2,7 +2,6 @@ package volume
 
 import (
 	"context"
-	"io"
 
 	"golang.org/x/sys/unix"
 
@@ -109,7 +108,7 @@ func (w *writer) shrink(next *crypto.Record) error {
 			return err
 		}
 	}
-	return w.removeTerms(next, crypto.BlockCount(size))
+	return w.removeTerms(next, crypto.BlockCount(size), w.old.count)
 }
 
 // resealTail seals the block that becomes, or stays, the last one with its new
@@ -149,10 +148,10 @@ func (w *writer) swapTerm(next *crypto.Record, index uint64, sealed []byte) {
 	}
 }
 
-// removeTerms takes the blocks from index first on out of count and root.
-func (w *writer) removeTerms(next *crypto.Record, first uint64) error {
+// removeTerms takes the blocks [first, end) out of count and root.
+func (w *writer) removeTerms(next *crypto.Record, first, end uint64) error {
 	dense := w.rec.Stored == w.old.count
-	if removed := w.old.count - first; dense && (removed > truncateReads || !next.HasRoot()) {
+	if removed := end - first; dense && (removed > truncateReads || !next.HasRoot()) {
 		next.Stored -= removed
 		next.Flags |= crypto.FlagRootAbsent
 		next.Root = [16]byte{}
@@ -161,11 +160,11 @@ func (w *writer) removeTerms(next *crypto.Record, first uint64) error {
 	size := int64(w.rec.Size)
 	s := getScratch()
 	defer s.put()
-	for i := first; i < w.old.count; i++ {
+	for i := first; i < end; i++ {
 		if !dense {
 			// Skip what is a hole in the backing file too.
 			var err error
-			if i, err = w.nextData(i); err != nil || i >= w.old.count {
+			if i, err = w.nextData(i); err != nil || i >= end {
 				return err
 			}
 		}
@@ -189,7 +188,8 @@ func (w *writer) removeTerms(next *crypto.Record, first uint64) error {
 }
 
 // nextData is the first block from index on of which the backing file holds
-// anything; one past the last block if there is none.
+// anything; one past the last block if there is none. Nothing uses the
+// descriptor's position, which this moves.
 func (f *file) nextData(index uint64) (uint64, error) {
 	cipherOff, err := f.node.vol.backing.Seek(f.desc.fd, crypto.BlockOffset(index), unix.SEEK_DATA)
 	if err == unix.ENXIO {
@@ -198,26 +198,28 @@ func (f *file) nextData(index uint64) (uint64, error) {
 	if err != nil {
 		return index, err
 	}
-	// Nothing else uses the descriptor's position, but leave it at a known place.
-	if _, err := f.node.vol.backing.Seek(f.desc.fd, 0, io.SeekStart); err != nil {
-		return index, err
-	}
 	return max(index, crypto.BlockIndex(cipherOffToPlain(cipherOff))), nil
 }
 
 // cut writes a truncation: the resealed tail, the new size, the record.
 func (w *writer) cut(next crypto.Record) error {
-	pay := w.slot.payload()
-	if err := w.sealRecord(pay[:crypto.HeaderSize], next); err != nil {
-		return err
-	}
 	cipherSize, err := crypto.CipherSize(int64(next.Size))
 	if err != nil {
 		return unix.EFBIG
 	}
+	w.change.flags, w.change.size = slotTruncate, cipherSize
+	return w.carryOut(next)
+}
+
+// carryOut makes a change that writes no blocks but those at the payload's end,
+// and the record. The caller holds file.write.
+func (w *writer) carryOut(next crypto.Record) error {
+	pay := w.slot.payload()
+	if err := w.sealRecord(pay[:crypto.HeaderSize], next); err != nil {
+		return err
+	}
 	w.change.segments = append(w.change.segments,
 		segment{crypto.RecordOffset, crypto.RecordOffset, crypto.HeaderSize - crypto.RecordOffset})
-	w.change.flags, w.change.size = slotTruncate, cipherSize
 	w.arm(w.slot, &w.change)
 	defer w.slot.disarm()
 

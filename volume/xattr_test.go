@@ -446,9 +446,35 @@ func compareMade(t *testing.T, b *bench, enc *Node, plain string, owner Owner) {
 			if want := backingXattrs(t, path); a.Mode != st.Mode || fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("%q: mode %o, ACLs %x; without encryption %o, %x", n.Path(), a.Mode, got, st.Mode, want)
 			}
+			if n == dir && os.Geteuid() != 0 {
+				all := uint32(0o700) // so that it can be removed when the test ends
+				if _, err := n.SetAttr(context.Background(), Change{Mode: &all}); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if owner.Set && a.UID != owner.UID {
 				t.Errorf("%q belongs to %d", n.Path(), a.UID)
 			}
+		}
+	}
+}
+
+func TestARenameKeepsSuidAndSgid(t *testing.T) {
+	b := newBench(t, ModeFile) // what an ordinary user writes loses them: run as one, too
+	v := b.open()
+	for _, mode := range []uint32{0o4755, 0o2755, 0o6711, 0o4444} {
+		n, a, err := v.Root().Create("a", mode, Owner{})
+		if err != nil || a.Mode&0o7777 != mode {
+			t.Fatalf("create with mode %o: %o, %v", mode, a.Mode, err)
+		}
+		if err := v.Root().Rename("a", v.Root(), "b", 0); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := n.Attr(); err != nil || a.Mode&0o7777 != mode {
+			t.Errorf("mode %o after a rename: %o, %v", mode, a.Mode, err)
+		}
+		if err := v.Root().Unlink("b"); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

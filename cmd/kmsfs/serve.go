@@ -41,16 +41,13 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 		signal.Notify(signals, syscall.SIGHUP)
 	}
 	defer signal.Stop(signals)
-	err = ready()
-	log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())
-	unwanted := err != nil || ctx.Err() != nil // or a signal came before we listened
-	go func() {
-		left := unwanted && leave(m, log)
-		for range signals {
-			left = left || leave(m, log)
-		}
-	}()
+	if err = ready(); err == nil {
+		log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())
+	}
+	gone := make(chan struct{})
+	go leaveOnSignal(ctx, signals, gone, err != nil, func() bool { return leave(m, log) })
 	m.Wait()
+	close(gone)
 	p.gone()
 	log.Info("unmounted", "mountpoint", r.Mountpoint)
 	if closeErr := v.Close(); closeErr != nil {
@@ -87,6 +84,29 @@ func openFirst(ctx context.Context, keys []volume.KeyInfo, providers *kmsprovide
 		}
 	}
 	return err
+}
+
+// leaveOnSignal calls leave when the mount is unwanted from the start or a
+// signal comes, until leave says that it is done, or the mount is gone. The
+// context ends with the first signal, also with one that came before signals
+// was there.
+func leaveOnSignal(ctx context.Context, signals <-chan os.Signal, gone <-chan struct{}, unwanted bool, leave func() bool) {
+	if unwanted && leave() {
+		return
+	}
+	first := ctx.Done()
+	for {
+		select {
+		case <-gone:
+			return
+		case <-first:
+			first = nil
+		case <-signals:
+		}
+		if leave() {
+			return
+		}
+	}
 }
 
 // leave unmounts, and tells whether that is over and done with: a mount in use

@@ -32,6 +32,24 @@ func (d Directory) Truncate(path string, size int64) error {
 	return unix.Truncate(d.at(path), size)
 }
 
+func (d Directory) Fallocate(path string, mode uint32, off, length int64) error {
+	fd, err := unix.Open(d.at(path), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fallocate(fd, mode, off, length)
+}
+
+func (d Directory) Seek(path string, off int64, whence int) (int64, error) {
+	fd, err := unix.Open(d.at(path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return unix.Seek(fd, off, whence)
+}
+
 func (d Directory) Rename(old, path string, flags uint32) error {
 	return unix.Renameat2(unix.AT_FDCWD, d.at(old), unix.AT_FDCWD, d.at(path), uint(flags))
 }

@@ -36,6 +36,10 @@ type Target interface {
 	Rename(old, path string, flags uint32) error
 	WriteAt(path string, data []byte, off int64) error
 	Truncate(path string, size int64) error
+	// Fallocate does as fallocate(2), with the modes below.
+	Fallocate(path string, mode uint32, off, length int64) error
+	// Seek finds data or a hole (unix.SEEK_DATA, unix.SEEK_HOLE).
+	Seek(path string, off int64, whence int) (int64, error)
 	ReadAt(path string, dest []byte, off int64) (int, error)
 	Readlink(path string) (string, error)
 	List(path string) ([]string, error)
@@ -56,6 +60,8 @@ type Options struct {
 	// Every so many steps everything is compared and Reopen is called, if set.
 	Every  int
 	Reopen func() Target
+	// NoZeroRange says that the target may refuse FALLOC_FL_ZERO_RANGE.
+	NoZeroRange bool
 	// Forget, if set, makes the target let go of what it caches of a path.
 	Forget func(path string)
 	// Check, if set, looks at a file once more when everything is compared.
@@ -335,7 +341,11 @@ func (w *walker) content(op int, p string, f *node) {
 	case op < 76:
 		w.last = fmt.Sprintf("write %q", p)
 		w.write(p, f)
-	case op < 84:
+	case op < 79:
+		w.fallocate(p, f)
+	case op < 81:
+		w.seek(p, f)
+	case op < 86:
 		size := w.size()
 		w.last = fmt.Sprintf("truncate %q from %d to %d", p, len(f.content), size)
 		w.expect(w.fs.Truncate(p, int64(size)), 0)
@@ -343,6 +353,56 @@ func (w *walker) content(op int, p string, f *node) {
 	default:
 		w.last = fmt.Sprintf("read %q", p)
 		w.read(p, f)
+	}
+}
+
+// fallocate reserves, zeroes or punches out a range.
+func (w *walker) fallocate(p string, f *node) {
+	modes := []uint32{
+		0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
+		unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE,
+	}
+	mode := modes[w.rng.IntN(len(modes))]
+	off, length := w.rng.IntN(len(f.content)+5000), 1+w.rng.IntN(30000)
+	w.last = fmt.Sprintf("fallocate %q mode %d, %d at %d of %d", p, mode, length, off, len(f.content))
+	err := w.fs.Fallocate(p, mode, int64(off), int64(length))
+	if errors.Is(err, unix.EOPNOTSUPP) && w.o.NoZeroRange && mode&unix.FALLOC_FL_ZERO_RANGE != 0 {
+		return
+	}
+	w.expect(err, 0)
+	if mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 && off < len(f.content) {
+		clear(f.content[off:min(len(f.content), off+length)])
+	}
+	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
+		f.resize(max(len(f.content), off+length))
+	}
+}
+
+// seek checks what SEEK_DATA and SEEK_HOLE promise: nothing but zeros is ever
+// skipped as a hole, and what is called a hole reads as zeros.
+func (w *walker) seek(p string, f *node) {
+	off := w.rng.IntN(len(f.content) + 2)
+	w.last = fmt.Sprintf("seek %q from %d of %d", p, off, len(f.content))
+	data, err := w.fs.Seek(p, int64(off), unix.SEEK_DATA)
+	if off >= len(f.content) {
+		w.expect(err, unix.ENXIO)
+		return
+	}
+	skipped := len(f.content)
+	if err == nil {
+		skipped = int(data)
+	} else {
+		w.expect(err, unix.ENXIO)
+	}
+	if skipped < off || len(bytes.TrimLeft(f.content[off:skipped], "\x00")) > 0 {
+		w.fail("SEEK_DATA: %d, %v: data was skipped", data, err)
+	}
+	hole, err := w.fs.Seek(p, int64(off), unix.SEEK_HOLE)
+	if err != nil || hole < int64(off) || hole > int64(len(f.content)) {
+		w.fail("SEEK_HOLE: %d, %v", hole, err)
+	}
+	if hole < int64(len(f.content)) && f.content[hole] != 0 {
+		w.fail("SEEK_HOLE: %d is no hole", hole)
 	}
 }
 
