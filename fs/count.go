@@ -42,6 +42,10 @@ const (
 	opReleasedir
 	opFsyncdir
 	opStatfs
+	opGetxattr
+	opListxattr
+	opSetxattr
+	opRemovexattr
 	opFallocate
 	opTmpfile
 	opStatx
@@ -52,6 +56,7 @@ var opNames = [opCount]string{
 	"LOOKUP", "FORGET", "GETATTR", "SETATTR", "READLINK", "SYMLINK", "MKNOD", "MKDIR", "UNLINK", "RMDIR",
 	"RENAME", "LINK", "CREATE", "OPEN", "READ", "WRITE", "FLUSH", "RELEASE", "FSYNC", "LSEEK",
 	"COPY_FILE_RANGE", "OPENDIR", "READDIR", "READDIRPLUS", "RELEASEDIR", "FSYNCDIR", "STATFS",
+	"GETXATTR", "LISTXATTR", "SETXATTR", "REMOVEXATTR",
 	"FALLOCATE", "TMPFILE", "STATX",
 }
 
@@ -77,7 +82,8 @@ func (c *Counts) Snapshot() map[string]uint64 {
 	return out
 }
 
-// The methods below only count and pass on.
+// The methods below only count and pass on; those that make something with a
+// mode apply the umask where the kernel leaves that to us.
 
 func (r *rawFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opLookup)
@@ -111,11 +117,13 @@ func (r *rawFS) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name s
 
 func (r *rawFS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opMknod)
+	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.RawFileSystem.Mknod(cancel, in, name, out)
 }
 
 func (r *rawFS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opMkdir)
+	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.RawFileSystem.Mkdir(cancel, in, name, out)
 }
 
@@ -141,6 +149,7 @@ func (r *rawFS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *
 
 func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	r.m.counts.add(opCreate)
+	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.RawFileSystem.Create(cancel, in, name, out)
 }
 
@@ -201,6 +210,7 @@ func (r *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 
 func (r *rawFS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	r.m.counts.add(opTmpfile)
+	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.RawFileSystem.Tmpfile(cancel, in, out)
 }
 

@@ -25,7 +25,13 @@ func (n *node) Read(_ context.Context, _ fusefs.FileHandle, dest []byte, plainOf
 
 var _ = (fusefs.NodeWriter)((*node)(nil))
 
+// Without xattrs the kernel does not know what a write has to drop.
 func (n *node) Write(_ context.Context, _ fusefs.FileHandle, data []byte, plainOff int64) (uint32, syscall.Errno) {
+	if n.m.noXattr {
+		if err := n.v.DropCapability(); err != nil {
+			return 0, n.m.errnoOf("write", err)
+		}
+	}
 	write := n.v.WriteAt
 	if n.m.writeback {
 		write = n.v.WriteBack

@@ -119,6 +119,11 @@ func (n *Node) SetAttr(ctx context.Context, c Change) (Attr, error) {
 			return Attr{}, err
 		}
 	}
+	if c.Size != nil || c.UID != nil || c.GID != nil || c.DropPrivileges {
+		if err := n.DropCapability(); err != nil {
+			return Attr{}, err
+		}
+	}
 	// A writer must not put an older time back.
 	defer n.lockTimes()()
 	if err := n.onBacking(func(dirfd int, name string) error { return n.setBacking(dirfd, name, &c) }); err != nil {

@@ -318,6 +318,15 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 		return err
 	}
 	f.rec = next
+	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		var now unix.Statx_t
+		if err := v.backing.Statx(f.desc.fd, "", &now); err != nil {
+			return err
+		}
+		if err := v.putSpecialBack(f.desc.fd, uint32(st.Mode), &now); err != nil {
+			return err
+		}
+	}
 	times := [2]unix.Timespec{
 		{Sec: 0, Nsec: unix.UTIME_OMIT},
 		{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)},

@@ -25,6 +25,8 @@ Options for -o:
   nonempty              hide what is in MOUNTPOINT
   open                  have every open(2) asked for
   writeback=off         have every write(2) done before it returns
+  noxattr               no extended attributes, hence no ACLs
+  acl                   enforce POSIX ACLs (allow_other does, too)
   keystore=FILE, passphrase-file=FILE, fingerprint=F, fsname=NAME, idle=DURATION
                         as the flags of these names
   nosuid, suid, nodev, dev, noexec, exec, noatime, atime, relatime, strictatime,

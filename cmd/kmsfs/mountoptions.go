@@ -12,6 +12,8 @@ type mountOptions struct {
 	allowOther  bool
 	keepOpen    bool
 	noWriteback bool
+	noXattr     bool
+	acl         bool
 	nonEmpty    bool
 	fsName      string
 	fingerprint string
@@ -33,7 +35,7 @@ var (
 	}
 	// laterOptions are promised and not there yet: asking for one and not
 	// getting it is worse than an error.
-	laterOptions = []string{"noxattr", "acl", "strict", "latency"}
+	laterOptions = []string{"strict", "latency"}
 )
 
 // parseMountOptions reads the values of -o, in their order. A sloppy one, which
@@ -70,6 +72,12 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 		return nil
 	case "writeback=off":
 		o.noWriteback = true
+		return nil
+	case "noxattr":
+		o.noXattr = true
+		return nil
+	case "acl":
+		o.acl = true
 		return nil
 	case "nonempty":
 		o.nonEmpty = true

@@ -17,6 +17,8 @@ type mountRequest struct {
 	AllowOther    bool
 	KeepOpen      bool
 	NoWriteback   bool
+	NoXattr       bool
+	ACL           bool
 	TrustNew      bool
 	Fingerprint   string
 	FsName        string
@@ -48,6 +50,8 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		AllowOther:    f.allowOther || o.allowOther,
 		KeepOpen:      o.keepOpen,
 		NoWriteback:   o.noWriteback,
+		NoXattr:       o.noXattr,
+		ACL:           o.acl,
 		TrustNew:      f.trustNew,
 		Fingerprint:   firstOf(f.fingerprint, o.fingerprint),
 		FsName:        firstOf(f.fsName, o.fsName),
@@ -59,6 +63,8 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 	switch {
 	case r.Idle < 0:
 		return nil, usagef("idle time %v: want a time that passes", r.Idle)
+	case o.noXattr && o.acl:
+		return nil, usagef("mount options noxattr and acl exclude each other")
 	case f.quiet && f.debug:
 		return nil, usagef("--quiet and --debug exclude each other")
 	case f.quiet:

@@ -35,7 +35,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	m, err := kmsfs.Serve(v, kmsfs.Options{
 		Mountpoint: r.Mountpoint, AllowOther: r.AllowOther, FsName: r.FsName, KeepOpen: r.KeepOpen,
-		NoWriteback: r.NoWriteback, KernelOptions: r.KernelOptions, Log: log,
+		NoWriteback: r.NoWriteback, NoXattr: r.NoXattr, ACL: r.ACL, KernelOptions: r.KernelOptions, Log: log,
 	})
 	if err != nil {
 		return errors.Join(err, v.Close())
