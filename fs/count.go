@@ -62,6 +62,14 @@ var opNames = [opCount]string{
 
 func (c *Counts) add(o op) { c.n[o].Add(1) }
 
+// total is how many requests have come.
+func (c *Counts) total() (n uint64) {
+	for i := range c.n {
+		n += c.n[i].Load()
+	}
+	return n
+}
+
 // Snapshot returns the counts by the kernel's name of the request; kinds that
 // never came are left out.
 func (c *Counts) Snapshot() map[string]uint64 {

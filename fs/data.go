@@ -32,7 +32,11 @@ func (n *node) Write(_ context.Context, _ fusefs.FileHandle, data []byte, plainO
 			return 0, n.m.errnoOf("write", err)
 		}
 	}
-	done, err := n.v.WriteAt(n.m.ctx, data, plainOff)
+	write := n.v.WriteAt
+	if n.m.writeback {
+		write = n.v.WriteBack
+	}
+	done, err := write(n.m.ctx, data, plainOff)
 	if err != nil && done == 0 {
 		return 0, n.m.errnoOf("write", err)
 	}

@@ -13,6 +13,8 @@
 //	rawxattr.go the same of attributes: setgid, and umask against default ACLs
 //	errno.go    the one map from errors to errno
 //	count.go    requests by kind
+//	idle.go     unmounting when nobody uses the mount
+//	failures.go what goes to the log
 //
 // # Requests
 //

@@ -53,6 +53,7 @@ type Mount struct {
 	acl         bool
 	writeback   bool // the kernel keeps written pages for a while
 	counts      Counts
+	ended       chan struct{} // closed when the mount is gone
 }
 
 // cacheTimeout is how long the kernel may believe entries and attributes. One
@@ -66,7 +67,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		volume: v, mountpoint: o.Mountpoint, log: o.Log,
 		ctx: context.Background(), attrTimeout: cacheTimeout,
 		noXattr: o.NoXattr, acl: !o.NoXattr && (o.ACL || o.AllowOther),
-		writeback: !o.NoWriteback && !v.ReadOnly(),
+		writeback: !o.NoWriteback && !v.ReadOnly(), ended: make(chan struct{}),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -88,7 +89,10 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
 	}
 	m.server = server
-	go server.Serve()
+	go func() {
+		server.Serve()
+		close(m.ended)
+	}()
 	if err := server.WaitMount(); err != nil {
 		_ = server.Unmount()
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
@@ -181,7 +185,7 @@ func (m *Mount) Unmount() (detached bool, err error) {
 }
 
 // Wait returns when the mount is gone: unmounted, and left by all its users.
-func (m *Mount) Wait() { m.server.Wait() }
+func (m *Mount) Wait() { <-m.ended }
 
 // Counts is what the kernel has asked since the mount began.
 func (m *Mount) Counts() *Counts { return &m.counts }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,9 @@ import (
 
 // kmsfsBinary builds the command once for all tests.
 var kmsfsBinary = sync.OnceValues(func() (string, error) {
+	if bin := os.Getenv(binaryEnv); bin != "" { // run by a test of another user
+		return bin, nil
+	}
 	dir, err := os.MkdirTemp("", "kmsfs-bin")
 	if err != nil {
 		return "", err
@@ -28,8 +32,11 @@ var kmsfsBinary = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if code, ok := runAsProcess(); ok {
+		os.Exit(code)
+	}
 	code := m.Run()
-	if bin, err := kmsfsBinary(); err == nil {
+	if bin, err := kmsfsBinary(); err == nil && os.Getenv(binaryEnv) == "" {
 		_ = os.RemoveAll(filepath.Dir(bin))
 	}
 	os.Exit(code)
@@ -42,6 +49,7 @@ type daemon struct {
 	Dir     string
 	bin     string
 	env     []string
+	flags   []string  // of every mount
 	cmd     *exec.Cmd // the serving process, nil if there is none
 }
 
@@ -82,7 +90,7 @@ func (d *daemon) run(args ...string) string {
 // start mounts the volume and waits until it is served.
 func (d *daemon) start(flags ...string) {
 	d.t.Helper()
-	cmd := exec.Command(d.bin, append(append([]string{"mount", "-f"}, flags...), d.Backing, d.Dir)...)
+	cmd := exec.Command(d.bin, slices.Concat([]string{"mount", "-f"}, d.flags, flags, []string{d.Backing, d.Dir})...)
 	cmd.Env = d.env
 	cmd.Stderr = testWriter{d.t}
 	if err := cmd.Start(); err != nil {
@@ -107,7 +115,7 @@ func (d *daemon) kill() {
 	_ = d.cmd.Wait()
 	d.cmd = nil
 	if isMounted(d.Dir) {
-		if err := unix.Unmount(d.Dir, unix.MNT_DETACH); err != nil {
+		if err := detach(d.Dir); err != nil {
 			d.t.Errorf("unmount after kill: %v", err)
 		}
 	}
@@ -124,6 +132,14 @@ func (d *daemon) stop() {
 	if err != nil || isMounted(d.Dir) {
 		d.t.Fatalf("after SIGTERM: %v, still mounted: %v", err, isMounted(d.Dir))
 	}
+}
+
+// detach unmounts as root does, or as an ordinary user.
+func detach(dir string) error {
+	if os.Geteuid() == 0 {
+		return unix.Unmount(dir, unix.MNT_DETACH)
+	}
+	return exec.Command("fusermount3", "-u", "-z", "--", dir).Run()
 }
 
 func isMounted(dir string) bool {

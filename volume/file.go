@@ -30,6 +30,7 @@ type file struct {
 	rec     crypto.Record
 
 	recSealer *crypto.RecordSealer // under write
+	mtime     *unix.Timespec       // under write; the backing file's, nil if not known
 	tags      tagCache             // under write
 
 	// accepted: after a power cut something did not match the seal and was
@@ -260,6 +261,24 @@ func (f *file) sealRecord(dst []byte, r crypto.Record) error {
 		f.recSealer = s
 	}
 	return f.recSealer.Seal(dst, r)
+}
+
+// keepingTime makes a change and puts the modification time back. The caller
+// holds f.write.
+func (f *file) keepingTime(change func() error) error {
+	k := f.node.vol.backing
+	if f.mtime == nil {
+		var st unix.Statx_t
+		if err := k.Statx(f.desc.fd, "", &st); err != nil {
+			return err
+		}
+		f.mtime = &unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+	}
+	if err := change(); err != nil {
+		f.mtime = nil
+		return err
+	}
+	return k.Utimensat(f.desc.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, *f.mtime})
 }
 
 // rewriteRecord changes the record alone, for what the user does not see as a

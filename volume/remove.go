@@ -128,11 +128,20 @@ func (n *Node) Rmdir(name string) error {
 	return nil
 }
 
-// gone says that a directory was removed.
+// gone says that a directory was removed. Who has it open still sees it, empty,
+// until it is forgotten.
 func (n *Node) gone(parent *Node, backing string) {
 	n.dropPlace(parent, backing)
 	n.vol.nodes.retire(n)
-	n.Forget()
+	n.mu.Lock()
+	open := n.desc != nil
+	if open {
+		n.pin(false)
+	}
+	n.mu.Unlock()
+	if open {
+		n.vol.pinned.add(n)
+	}
 }
 
 // removeDir removes the directory child, which is the entry backing of d.

@@ -94,7 +94,10 @@ func (n *Node) readBackingLink() (string, error) {
 		got, err = n.vol.backing.Readlinkat(dirfd, name, buf)
 		return err
 	})
-	return string(buf[:got]), err
+	if err != nil {
+		return "", err // got is -1
+	}
+	return string(buf[:got]), nil
 }
 
 // linkSize is the length of the target in bytes, from that of the backing

@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // mountOptions is what -o says.
@@ -16,6 +17,7 @@ type mountOptions struct {
 	nonEmpty    bool
 	fsName      string
 	fingerprint string
+	idle        time.Duration
 	keystore    string
 	passphrase  string   // file
 	kernel      []string // for mount(2)
@@ -89,6 +91,13 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 		*map[string]*string{
 			"keystore": &o.keystore, "passphrase-file": &o.passphrase, "fingerprint": &o.fingerprint, "fsname": &o.fsName,
 		}[name] = value
+		return nil
+	case "idle":
+		d, err := time.ParseDuration(value)
+		if err != nil || d <= 0 {
+			return usagef("mount option %q: want a duration such as 30s or 10m", option)
+		}
+		o.idle = d
 		return nil
 	case "user": // mount(8) says who mounted
 		return nil

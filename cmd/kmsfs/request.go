@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,7 @@ type mountRequest struct {
 	Keystore      string
 	StateDir      string
 	LogLevel      slog.Level
+	Idle          time.Duration // 0: never unmounted by itself
 }
 
 // mountFlags are the flags of mount, which the helper lacks.
@@ -36,6 +38,7 @@ type mountFlags struct {
 	trustNew    bool
 	fingerprint string
 	fsName      string
+	idle        time.Duration
 	quiet       bool
 	debug       bool
 }
@@ -54,7 +57,12 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		FsName:        firstOf(f.fsName, o.fsName),
 		KernelOptions: o.kernel,
 	}
+	if r.Idle = f.idle; r.Idle == 0 {
+		r.Idle = o.idle
+	}
 	switch {
+	case r.Idle < 0:
+		return nil, usagef("idle time %v: want a time that passes", r.Idle)
 	case o.noXattr && o.acl:
 		return nil, usagef("mount options noxattr and acl exclude each other")
 	case f.quiet && f.debug:
