@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"path"
@@ -42,8 +43,21 @@ type Target interface {
 	Seek(path string, off int64, whence int) (int64, error)
 	ReadAt(path string, dest []byte, off int64) (int, error)
 	Readlink(path string) (string, error)
+	Mkfifo(path string) error
+	Chmod(path string, mode uint32) error
+	SetMtime(path string, mtime time.Time) error
+	// Open returns a file that stays usable when its names are gone.
+	Open(path string) (Handle, error)
 	List(path string) ([]string, error)
 	Stat(path string) (Stat, error)
+}
+
+// Handle is an open file.
+type Handle interface {
+	WriteAt(data []byte, off int64) (int, error)
+	ReadAt(dest []byte, off int64) (int, error)
+	Truncate(size int64) error
+	Close() error
 }
 
 // Stat is what the model compares of an entry's attributes.
@@ -51,6 +65,8 @@ type Stat struct {
 	Size  int64
 	Nlink int
 	Kind  uint32 // S_IFMT bits
+	Mode  uint32 // permission bits
+	Mtime time.Time
 }
 
 // Options of a run.
@@ -76,6 +92,8 @@ type node struct {
 	content  []byte           // files
 	link     string           // symlinks
 	nlink    int
+	mode     uint32    // 0 until it was changed
+	mtime    time.Time // zero unless nothing has moved it since it was set
 }
 
 func newDir() *node { return &node{kind: unix.S_IFDIR, children: map[string]*node{}} }
@@ -100,9 +118,18 @@ type walker struct {
 	rng  *rand.Rand
 	fs   Target
 	root *node
+	held []held
 	step int
 	last string
 }
+
+// held is an open file, whatever became of its names.
+type held struct {
+	h Handle
+	n *node
+}
+
+const maxHeld = 6
 
 // Run does random operations on fs, which must be empty, and fails the test at
 // the first answer that differs from the model's.
@@ -124,6 +151,7 @@ func Run(t testing.TB, fs Target, o Options) {
 		if o.Every > 0 && w.step%o.Every == o.Every-1 {
 			w.last = "compare"
 			w.compare("", w.root)
+			w.letGo()
 			if o.Reopen != nil {
 				w.fs = o.Reopen()
 			}
@@ -131,6 +159,88 @@ func Run(t testing.TB, fs Target, o Options) {
 	}
 	w.last = "compare at the end"
 	w.compare("", w.root)
+	w.letGo()
+}
+
+// letGo closes all open files, after comparing them.
+func (w *walker) letGo() {
+	for len(w.held) > 0 {
+		w.release(0)
+	}
+}
+
+// hold opens a file and keeps it, or works with one that is held.
+func (w *walker) hold(p string, f *node) {
+	if w.rng.IntN(3) > 0 && len(w.held) > 0 {
+		w.useHeld(w.rng.IntN(len(w.held)))
+		return
+	}
+	if len(w.held) == maxHeld {
+		w.release(w.rng.IntN(maxHeld))
+	}
+	w.last = fmt.Sprintf("open %q", p)
+	h, err := w.fs.Open(p)
+	w.expect(err, 0)
+	w.held = append(w.held, held{h, f})
+}
+
+// useHeld writes, truncates and reads through an open file.
+func (w *walker) useHeld(i int) {
+	h, f := w.held[i].h, w.held[i].n
+	w.last = fmt.Sprintf("use of an open file with %d names", f.nlink)
+	switch w.rng.IntN(3) {
+	case 0:
+		size := w.size()
+		w.expect(h.Truncate(int64(size)), 0)
+		f.resize(size)
+	case 1:
+		off := w.rng.IntN(len(f.content) + 1)
+		data := pattern(1+w.rng.IntN(9000), byte(w.step))
+		n, err := h.WriteAt(data, int64(off))
+		if err != nil || n != len(data) {
+			w.fail("write: %d, %v", n, err)
+		}
+		f.resize(max(len(f.content), off+len(data)))
+		copy(f.content[off:], data)
+	}
+	f.mtime = time.Time{}
+	w.readHeld(h, f)
+}
+
+func (w *walker) readHeld(h Handle, f *node) {
+	got := make([]byte, len(f.content)+1)
+	n, err := h.ReadAt(got, 0)
+	if (err != nil && err != io.EOF) || !bytes.Equal(got[:n], f.content) {
+		w.fail("read %d bytes, %v, that differ from the %d expected", n, err, len(f.content))
+	}
+}
+
+func (w *walker) release(i int) {
+	w.last = "close of an open file"
+	w.readHeld(w.held[i].h, w.held[i].n)
+	w.expect(w.held[i].h.Close(), 0)
+	w.held = slices.Delete(w.held, i, i+1)
+}
+
+// attributes changes mode or modification time.
+func (w *walker) attributes(p string, n *node) {
+	if n.kind == unix.S_IFLNK {
+		return
+	}
+	if w.rng.IntN(2) == 0 {
+		mode := []uint32{0o600, 0o644, 0o755, 0o700, 0o666}[w.rng.IntN(5)]
+		if n.kind == unix.S_IFDIR {
+			mode |= 0o700
+		}
+		w.last = fmt.Sprintf("chmod %q to %o", p, mode)
+		w.expect(w.fs.Chmod(p, mode), 0)
+		n.mode = mode
+		return
+	}
+	mtime := time.Unix(w.rng.Int64N(2_000_000_000), w.rng.Int64N(1_000_000_000))
+	w.last = fmt.Sprintf("set the mtime of %q to %v", p, mtime)
+	w.expect(w.fs.SetMtime(p, mtime), 0)
+	n.mtime = mtime
 }
 
 func (w *walker) fail(format string, args ...any) {
@@ -206,9 +316,17 @@ func (w *walker) one() {
 		w.rmdir(path.Join(dir, name), m, name)
 	case op < 54:
 		w.rename(dir, m)
-	case op < 96:
+	case op < 90:
 		if name, f := w.existing(m, unix.S_IFREG); f != nil {
 			w.content(op, path.Join(dir, name), f)
+		}
+	case op < 93:
+		if name, f := w.existing(m, unix.S_IFREG); f != nil {
+			w.hold(path.Join(dir, name), f)
+		}
+	case op < 97:
+		if name, n := w.existing(m, 0); n != nil {
+			w.attributes(path.Join(dir, name), n)
 		}
 	default:
 		w.last = fmt.Sprintf("list %q", dir)
@@ -225,6 +343,13 @@ func (w *walker) make(op int, dir string, m *node, name string) {
 	}
 	switch {
 	case op < 14:
+		if op == 0 {
+			w.last = fmt.Sprintf("mkfifo %q", p)
+			if w.expect(w.fs.Mkfifo(p), want) {
+				m.children[name] = &node{kind: unix.S_IFIFO, nlink: 1}
+			}
+			return
+		}
 		w.last = fmt.Sprintf("create %q", p)
 		if w.expect(w.fs.Create(p), want) {
 			m.children[name] = &node{kind: unix.S_IFREG, nlink: 1}
@@ -370,6 +495,7 @@ func (w *walker) fallocate(p string, f *node) {
 		return
 	}
 	w.expect(err, 0)
+	f.mtime = time.Time{}
 	if mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 && off < len(f.content) {
 		clear(f.content[off:min(len(f.content), off+length)])
 	}
@@ -407,6 +533,7 @@ func (w *walker) seek(p string, f *node) {
 }
 
 func (n *node) resize(size int) {
+	n.mtime = time.Time{}
 	if size <= len(n.content) {
 		n.content = n.content[:size:size]
 	} else {
@@ -465,6 +592,12 @@ func (w *walker) compare(dir string, m *node) {
 		st, err := w.fs.Stat(p)
 		if err != nil || st.Kind != c.kind {
 			w.fail("stat %q: %+v, %v, want kind %o", p, st, err, c.kind)
+		}
+		if c.mode != 0 && st.Mode != c.mode {
+			w.fail("stat %q: mode %o, want %o", p, st.Mode, c.mode)
+		}
+		if c.kind != unix.S_IFDIR && !c.mtime.IsZero() && !st.Mtime.Equal(c.mtime) {
+			w.fail("stat %q: mtime %v, want %v", p, st.Mtime, c.mtime)
 		}
 		switch c.kind {
 		case unix.S_IFDIR:
