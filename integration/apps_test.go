@@ -147,12 +147,12 @@ func TestGitRepositoriesAreWhole(t *testing.T) {
 			s.run("git", "-C", repo, "fsck", "--full", "--strict")
 		}
 		s.run("git", "init", "-q", "one")
-		s.run("cp", "-r", goSource(t, "net"), goSource(t, "encoding"), "one/")
+		s.run("cp", "-r", goSource(t, "go/types"), goSource(t, "encoding"), "one/")
 		s.run("git", "-C", "one", "add", "-A")
 		s.run("git", "-C", "one", "commit", "-q", "-m", "first")
 		clean("one")
 		objects, err := filepath.Glob(filepath.Join(d.Dir, "one/.git/objects/??/*"))
-		if err != nil || len(objects) < 500 {
+		if err != nil || len(objects) < 200 {
 			t.Fatalf("%d objects, %v", len(objects), err)
 		}
 		if st, err := os.Stat(objects[0]); err != nil || st.Mode().Perm() != 0o444 {
@@ -164,7 +164,7 @@ func TestGitRepositoriesAreWhole(t *testing.T) {
 		for _, repo := range []string{"one", "two", "three"} {
 			clean(repo)
 		}
-		s.run("git", "-C", "two", "mv", "net", "moved")
+		s.run("git", "-C", "two", "mv", "encoding", "moved")
 		s.run("git", "-C", "two", "commit", "-q", "-m", "second")
 		s.run("git", "-C", "two", "gc", "-q", "--prune=now")
 		s.run("git", "-C", "one", "pull", "-q", "--ff-only", "../two", "HEAD")
@@ -173,53 +173,58 @@ func TestGitRepositoriesAreWhole(t *testing.T) {
 		for _, repo := range []string{"one", "two"} {
 			clean(repo)
 		}
-		s.run("diff", "-r", goSource(t, "net"), "one/moved")
+		s.run("diff", "-r", goSource(t, "encoding"), "one/moved")
 	})
 }
 
+// Building the standard library into an empty cache is what takes long.
 func TestAGoModuleIsBuiltAndTestedWithItsCacheOnTheMount(t *testing.T) {
-	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
-		module := filepath.Join(d.Dir, "module")
-		for name, content := range map[string]string{
-			"go.mod":        "module example\n\ngo 1.21\n",
-			"main.go":       "package main\n\nimport (\n\t\"os\"\n\n\t\"example/sum\"\n)\n\nfunc main() { os.Stdout.WriteString(sum.Of(2, 3)) }\n",
-			"sum/sum.go":    "package sum\n\nimport \"strconv\"\n\nfunc Of(a, b int) string { return strconv.Itoa(a + b) }\n",
-			"sum/s_test.go": "package sum\n\nimport \"testing\"\n\nfunc TestOf(t *testing.T) {\n\tif Of(1, 2) != \"3\" {\n\t\tt.Fatal(Of(1, 2))\n\t}\n}\n",
-		} {
-			name = filepath.Join(module, name)
-			if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		// The work directory too: the test binary is run from the mount.
-		work := filepath.Join(d.Dir, "work")
-		if err := os.Mkdir(work, 0o755); err != nil {
+	if !asUser(t, "nobody") {
+		return
+	}
+	needFuse(t)
+	d := newDaemon(t)
+	d.start()
+	module := filepath.Join(d.Dir, "module")
+	for name, content := range map[string]string{
+		"go.mod":        "module example\n\ngo 1.21\n",
+		"main.go":       "package main\n\nimport (\n\t\"os\"\n\n\t\"example/sum\"\n)\n\nfunc main() { os.Stdout.WriteString(sum.Of(2, 3)) }\n",
+		"sum/sum.go":    "package sum\n\nimport \"strconv\"\n\nfunc Of(a, b int) string { return strconv.Itoa(a + b) }\n",
+		"sum/s_test.go": "package sum\n\nimport \"testing\"\n\nfunc TestOf(t *testing.T) {\n\tif Of(1, 2) != \"3\" {\n\t\tt.Fatal(Of(1, 2))\n\t}\n}\n",
+	} {
+		name = filepath.Join(module, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		s := shell{t: t, Dir: module, Env: []string{
-			"GOFLAGS=-mod=mod", "GOPROXY=off", "CGO_ENABLED=0", "GOTOOLCHAIN=local", "GOWORK=off",
-			"GOCACHE=" + filepath.Join(d.Dir, "cache"), "GOTMPDIR=" + work,
-		}}
-		build := func() {
-			t.Helper()
-			s.run("go", "build", "-o", "program", ".")
-			if got := s.run("./program"); got != "5" {
-				t.Errorf("the program says %q", got)
-			}
-			s.run("go", "vet", "./...")
+		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
 		}
-		build()
-		if got := s.run("go", "test", "./..."); !strings.Contains(got, "ok") {
-			t.Errorf("go test: %s", got)
+	}
+	// The work directory too: the test program is run from the mount.
+	work := filepath.Join(d.Dir, "work")
+	if err := os.Mkdir(work, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := shell{t: t, Dir: module, Env: []string{
+		"GOFLAGS=-mod=mod", "GOPROXY=off", "CGO_ENABLED=0", "GOTOOLCHAIN=local", "GOWORK=off",
+		"GOCACHE=" + filepath.Join(d.Dir, "cache"), "GOTMPDIR=" + work,
+	}}
+	build := func() {
+		t.Helper()
+		s.run("go", "build", "-o", "program", ".")
+		if got := s.run("./program"); got != "5" {
+			t.Errorf("the program says %q", got)
 		}
-		d.remount()
-		build()
-		// The cache's entries are checked by their hashes, and found again.
-		if got := s.run("go", "test", "./..."); !strings.Contains(got, "(cached)") {
-			t.Errorf("go test after mounting again: %s", got)
-		}
-	})
+	}
+	build()
+	if got := s.run("go", "test", "-vet=off", "./sum"); !strings.HasPrefix(got, "ok") {
+		t.Errorf("go test: %s", got)
+	}
+	d.remount()
+	build()
+	// What is in the cache is found by the hashes of its sources.
+	if got := s.run("go", "test", "-vet=off", "./sum"); !strings.Contains(got, "(cached)") {
+		t.Errorf("go test after mounting again: %s", got)
+	}
+	d.stop()
 }

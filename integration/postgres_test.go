@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // postgresPrograms finds the newest version's directory of programs.
@@ -69,7 +68,7 @@ func TestPostgresRunsABenchmarkAndFindsItsChecksumsRight(t *testing.T) {
 	s.run(filepath.Join(bin, "initdb"), "--data-checksums", "-A", "trust", "-U", "admin", "--no-locale", "-E", "UTF8", "-D", data)
 	start()
 	s.run(filepath.Join(bin, "pgbench"), "-i", "-q", "-s", "1")
-	out := s.run(filepath.Join(bin, "pgbench"), "-T", "3", "-c", "4", "-j", "2", "-n")
+	out := s.run(filepath.Join(bin, "pgbench"), "-T", "2", "-c", "4", "-j", "2", "-n")
 	if !regexp.MustCompile(`number of failed transactions: 0 `).MatchString(out) {
 		t.Errorf("pgbench: %s", out)
 	}
@@ -105,9 +104,9 @@ func TestPostgresRunsABenchmarkAndFindsItsChecksumsRight(t *testing.T) {
 	if got := counts(); got != before {
 		t.Errorf("after mounting again %s, want %s", got, before)
 	}
-	query("vacuum full; ")
+	query("vacuum full")
 	stop("fast")
 	check()
 	d.stop()
-	t.Logf("%s transactions at %s", done[1], time.Now().Format(time.TimeOnly))
+	t.Logf("%s transactions", done[1])
 }
