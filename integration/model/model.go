@@ -5,10 +5,8 @@
 package model
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"path"
@@ -52,14 +50,6 @@ type Target interface {
 	Stat(path string) (Stat, error)
 }
 
-// Handle is an open file.
-type Handle interface {
-	WriteAt(data []byte, off int64) (int, error)
-	ReadAt(dest []byte, off int64) (int, error)
-	Truncate(size int64) error
-	Close() error
-}
-
 // Stat is what the model compares of an entry's attributes.
 type Stat struct {
 	Size  int64
@@ -96,21 +86,6 @@ type node struct {
 	mtime    time.Time // zero unless nothing has moved it since it was set
 }
 
-func newDir() *node { return &node{kind: unix.S_IFDIR, children: map[string]*node{}} }
-
-// contains tells whether d is n or below it.
-func (n *node) contains(d *node) bool {
-	if n == d {
-		return true
-	}
-	for _, c := range n.children {
-		if c.contains(d) {
-			return true
-		}
-	}
-	return false
-}
-
 // walker does the operations.
 type walker struct {
 	t    testing.TB
@@ -122,14 +97,6 @@ type walker struct {
 	step int
 	last string
 }
-
-// held is an open file, whatever became of its names.
-type held struct {
-	h Handle
-	n *node
-}
-
-const maxHeld = 6
 
 // Run does random operations on fs, which must be empty, and fails the test at
 // the first answer that differs from the model's.
@@ -162,87 +129,6 @@ func Run(t testing.TB, fs Target, o Options) {
 	w.letGo()
 }
 
-// letGo closes all open files, after comparing them.
-func (w *walker) letGo() {
-	for len(w.held) > 0 {
-		w.release(0)
-	}
-}
-
-// hold opens a file and keeps it, or works with one that is held.
-func (w *walker) hold(p string, f *node) {
-	if w.rng.IntN(3) > 0 && len(w.held) > 0 {
-		w.useHeld(w.rng.IntN(len(w.held)))
-		return
-	}
-	if len(w.held) == maxHeld {
-		w.release(w.rng.IntN(maxHeld))
-	}
-	w.last = fmt.Sprintf("open %q", p)
-	h, err := w.fs.Open(p)
-	w.expect(err, 0)
-	w.held = append(w.held, held{h, f})
-}
-
-// useHeld writes, truncates and reads through an open file.
-func (w *walker) useHeld(i int) {
-	h, f := w.held[i].h, w.held[i].n
-	w.last = fmt.Sprintf("use of an open file with %d names", f.nlink)
-	switch w.rng.IntN(3) {
-	case 0:
-		size := w.size()
-		w.expect(h.Truncate(int64(size)), 0)
-		f.resize(size)
-	case 1:
-		off := w.rng.IntN(len(f.content) + 1)
-		data := pattern(1+w.rng.IntN(9000), byte(w.step))
-		n, err := h.WriteAt(data, int64(off))
-		if err != nil || n != len(data) {
-			w.fail("write: %d, %v", n, err)
-		}
-		f.resize(max(len(f.content), off+len(data)))
-		copy(f.content[off:], data)
-	}
-	f.mtime = time.Time{}
-	w.readHeld(h, f)
-}
-
-func (w *walker) readHeld(h Handle, f *node) {
-	got := make([]byte, len(f.content)+1)
-	n, err := h.ReadAt(got, 0)
-	if (err != nil && err != io.EOF) || !bytes.Equal(got[:n], f.content) {
-		w.fail("read %d bytes, %v, that differ from the %d expected", n, err, len(f.content))
-	}
-}
-
-func (w *walker) release(i int) {
-	w.last = "close of an open file"
-	w.readHeld(w.held[i].h, w.held[i].n)
-	w.expect(w.held[i].h.Close(), 0)
-	w.held = slices.Delete(w.held, i, i+1)
-}
-
-// attributes changes mode or modification time.
-func (w *walker) attributes(p string, n *node) {
-	if n.kind == unix.S_IFLNK {
-		return
-	}
-	if w.rng.IntN(2) == 0 {
-		mode := []uint32{0o600, 0o644, 0o755, 0o700, 0o666}[w.rng.IntN(5)]
-		if n.kind == unix.S_IFDIR {
-			mode |= 0o700
-		}
-		w.last = fmt.Sprintf("chmod %q to %o", p, mode)
-		w.expect(w.fs.Chmod(p, mode), 0)
-		n.mode = mode
-		return
-	}
-	mtime := time.Unix(w.rng.Int64N(2_000_000_000), w.rng.Int64N(1_000_000_000))
-	w.last = fmt.Sprintf("set the mtime of %q to %v", p, mtime)
-	w.expect(w.fs.SetMtime(p, mtime), 0)
-	n.mtime = mtime
-}
-
 func (w *walker) fail(format string, args ...any) {
 	w.t.Helper()
 	w.t.Fatalf("step %d, %s: %s", w.step, w.last, fmt.Sprintf(format, args...))
@@ -255,52 +141,6 @@ func (w *walker) expect(err error, want unix.Errno) bool {
 		w.fail("got %v, want %v", err, want)
 	}
 	return want == 0
-}
-
-// pick descends at random to a directory.
-func (w *walker) pick() (string, *node) {
-	dir, n := "", w.root
-	for w.rng.IntN(3) > 0 {
-		name, c := w.existing(n, unix.S_IFDIR)
-		if c == nil {
-			break
-		}
-		dir, n = path.Join(dir, name), c
-	}
-	return dir, n
-}
-
-// existing picks an entry of a kind, or of any with 0.
-func (w *walker) existing(dir *node, kind uint32) (string, *node) {
-	var names []string
-	for name, c := range dir.children {
-		if kind == 0 || c.kind == kind {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
-		return "", nil
-	}
-	slices.Sort(names)
-	name := names[w.rng.IntN(len(names))]
-	return name, dir.children[name]
-}
-
-// name gives one of few names, so that operations meet: short, long, odd.
-func (w *walker) name() string {
-	switch i := w.rng.IntN(9); i {
-	case 7:
-		return string(bytes.Repeat([]byte{'n'}, 200)) + fmt.Sprint(w.rng.IntN(3))
-	case 8:
-		return "\xff\xfe odd\n" + fmt.Sprint(w.rng.IntN(2))
-	default:
-		return fmt.Sprint("n", i)
-	}
-}
-
-func (w *walker) size() int {
-	sizes := []int{0, 1, 4095, 4096, 4097, 8192, 5000, 12288, 100, 40000, 140000}
-	return sizes[w.rng.IntN(len(sizes))]
 }
 
 // one does one operation.
@@ -331,248 +171,6 @@ func (w *walker) one() {
 	default:
 		w.last = fmt.Sprintf("list %q", dir)
 		w.list(dir, m)
-	}
-}
-
-// make adds an entry.
-func (w *walker) make(op int, dir string, m *node, name string) {
-	p, old := path.Join(dir, name), m.children[name]
-	want := unix.Errno(0)
-	if old != nil {
-		want = unix.EEXIST
-	}
-	switch {
-	case op < 14:
-		if op == 0 {
-			w.last = fmt.Sprintf("mkfifo %q", p)
-			if w.expect(w.fs.Mkfifo(p), want) {
-				m.children[name] = &node{kind: unix.S_IFIFO, nlink: 1}
-			}
-			return
-		}
-		w.last = fmt.Sprintf("create %q", p)
-		if w.expect(w.fs.Create(p), want) {
-			m.children[name] = &node{kind: unix.S_IFREG, nlink: 1}
-			w.write(p, m.children[name])
-		}
-	case op < 20:
-		w.last = fmt.Sprintf("mkdir %q", p)
-		if w.expect(w.fs.Mkdir(p), want) {
-			m.children[name] = newDir()
-		}
-	case op < 24:
-		w.last = fmt.Sprintf("symlink %q", p)
-		target := string(bytes.ReplaceAll(pattern(1+w.rng.IntN(4000), 1), []byte{0}, []byte{'z'}))
-		if w.expect(w.fs.Symlink(target, p), want) {
-			m.children[name] = &node{kind: unix.S_IFLNK, link: target, nlink: 1}
-		}
-	default:
-		from, fromDir := w.pick()
-		source, f := w.existing(fromDir, 0)
-		if f == nil {
-			return
-		}
-		w.last = fmt.Sprintf("link %q to %q", path.Join(from, source), p)
-		if f.kind == unix.S_IFDIR {
-			want = unix.EPERM
-		}
-		err := w.fs.Link(path.Join(from, source), p)
-		if want == unix.EPERM && old != nil && errors.Is(err, unix.EEXIST) {
-			return // both are wrong with it
-		}
-		if w.expect(err, want) {
-			f.nlink++
-			m.children[name] = f
-		}
-	}
-}
-
-func (w *walker) unlink(p string, m *node, name string) {
-	w.last = fmt.Sprintf("unlink %q", p)
-	old := m.children[name]
-	err := w.fs.Unlink(p)
-	switch {
-	case old == nil:
-		w.expect(err, unix.ENOENT)
-	case old.kind == unix.S_IFDIR:
-		w.expect(err, unix.EISDIR)
-	default:
-		w.expect(err, 0)
-		old.nlink--
-		delete(m.children, name)
-	}
-}
-
-func (w *walker) rmdir(p string, m *node, name string) {
-	w.last = fmt.Sprintf("rmdir %q", p)
-	old := m.children[name]
-	err := w.fs.Rmdir(p)
-	switch {
-	case old == nil:
-		w.expect(err, unix.ENOENT)
-	case old.kind != unix.S_IFDIR:
-		w.expect(err, unix.ENOTDIR)
-	case len(old.children) > 0:
-		w.expect(err, unix.ENOTEMPTY)
-	default:
-		w.expect(err, 0)
-		delete(m.children, name)
-	}
-}
-
-func (w *walker) rename(dir string, m *node) {
-	name, moved := w.existing(m, 0)
-	if moved == nil {
-		return
-	}
-	toDir, to := w.pick()
-	newName := w.name()
-	old := to.children[newName]
-	flags := []uint32{0, 0, 0, NoReplace, Exchange}[w.rng.IntN(5)]
-	w.last = fmt.Sprintf("rename %q to %q, flags %d", path.Join(dir, name), path.Join(toDir, newName), flags)
-	if moved.contains(to) || (old != nil && old.contains(m)) {
-		return // the kernel refuses it before it reaches a file system
-	}
-	err := w.fs.Rename(path.Join(dir, name), path.Join(toDir, newName), flags)
-	switch {
-	case flags == Exchange && old == nil:
-		w.expect(err, unix.ENOENT)
-	case flags == NoReplace && old != nil:
-		w.expect(err, unix.EEXIST)
-	case old == moved:
-		w.expect(err, 0)
-	case flags == Exchange:
-		w.expect(err, 0)
-		m.children[name], to.children[newName] = old, moved
-	case old != nil && old.kind == unix.S_IFDIR && moved.kind != unix.S_IFDIR:
-		w.expect(err, unix.EISDIR)
-	case old != nil && old.kind != unix.S_IFDIR && moved.kind == unix.S_IFDIR:
-		w.expect(err, unix.ENOTDIR)
-	case old != nil && len(old.children) > 0:
-		w.expect(err, unix.ENOTEMPTY)
-	default:
-		w.expect(err, 0)
-		if old != nil {
-			old.nlink--
-		}
-		delete(m.children, name)
-		to.children[newName] = moved
-	}
-}
-
-// content writes, truncates or reads a file.
-func (w *walker) content(op int, p string, f *node) {
-	switch {
-	case op < 76:
-		w.last = fmt.Sprintf("write %q", p)
-		w.write(p, f)
-	case op < 79:
-		w.fallocate(p, f)
-	case op < 81:
-		w.seek(p, f)
-	case op < 86:
-		size := w.size()
-		w.last = fmt.Sprintf("truncate %q from %d to %d", p, len(f.content), size)
-		w.expect(w.fs.Truncate(p, int64(size)), 0)
-		f.resize(size)
-	default:
-		w.last = fmt.Sprintf("read %q", p)
-		w.read(p, f)
-	}
-}
-
-// fallocate reserves, zeroes or punches out a range.
-func (w *walker) fallocate(p string, f *node) {
-	modes := []uint32{
-		0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
-		unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE,
-	}
-	mode := modes[w.rng.IntN(len(modes))]
-	off, length := w.rng.IntN(len(f.content)+5000), 1+w.rng.IntN(30000)
-	w.last = fmt.Sprintf("fallocate %q mode %d, %d at %d of %d", p, mode, length, off, len(f.content))
-	err := w.fs.Fallocate(p, mode, int64(off), int64(length))
-	if errors.Is(err, unix.EOPNOTSUPP) && w.o.NoZeroRange && mode&unix.FALLOC_FL_ZERO_RANGE != 0 {
-		return
-	}
-	w.expect(err, 0)
-	f.mtime = time.Time{}
-	if mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 && off < len(f.content) {
-		clear(f.content[off:min(len(f.content), off+length)])
-	}
-	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
-		f.resize(max(len(f.content), off+length))
-	}
-}
-
-// seek checks what SEEK_DATA and SEEK_HOLE promise: nothing but zeros is ever
-// skipped as a hole, and what is called a hole reads as zeros.
-func (w *walker) seek(p string, f *node) {
-	off := w.rng.IntN(len(f.content) + 2)
-	w.last = fmt.Sprintf("seek %q from %d of %d", p, off, len(f.content))
-	data, err := w.fs.Seek(p, int64(off), unix.SEEK_DATA)
-	if off >= len(f.content) {
-		w.expect(err, unix.ENXIO)
-		return
-	}
-	skipped := len(f.content)
-	if err == nil {
-		skipped = int(data)
-	} else {
-		w.expect(err, unix.ENXIO)
-	}
-	if skipped < off || len(bytes.TrimLeft(f.content[off:skipped], "\x00")) > 0 {
-		w.fail("SEEK_DATA: %d, %v: data was skipped", data, err)
-	}
-	hole, err := w.fs.Seek(p, int64(off), unix.SEEK_HOLE)
-	if err != nil || hole < int64(off) || hole > int64(len(f.content)) {
-		w.fail("SEEK_HOLE: %d, %v", hole, err)
-	}
-	if hole < int64(len(f.content)) && f.content[hole] != 0 {
-		w.fail("SEEK_HOLE: %d is no hole", hole)
-	}
-}
-
-func (n *node) resize(size int) {
-	n.mtime = time.Time{}
-	if size <= len(n.content) {
-		n.content = n.content[:size:size]
-	} else {
-		n.content = append(n.content, make([]byte, size-len(n.content))...)
-	}
-}
-
-func (w *walker) write(p string, f *node) {
-	off := 0
-	switch w.rng.IntN(4) {
-	case 0:
-		off = w.size()
-	case 1:
-		off = len(f.content)
-	case 2:
-		off = w.rng.IntN(len(f.content) + 1)
-	}
-	data := pattern(1+w.rng.IntN(20000), byte(w.step))
-	w.last += fmt.Sprintf(" (%d bytes at %d of %d)", len(data), off, len(f.content))
-	w.expect(w.fs.WriteAt(p, data, int64(off)), 0)
-	f.resize(max(len(f.content), off+len(data)))
-	copy(f.content[off:], data)
-}
-
-func (w *walker) read(p string, f *node) {
-	w.t.Helper()
-	got := make([]byte, len(f.content)+1)
-	n, err := w.fs.ReadAt(p, got, 0)
-	if err != nil || !bytes.Equal(got[:n], f.content) {
-		w.fail("read %d bytes, %v, that differ from the %d expected", n, err, len(f.content))
-	}
-	if len(f.content) == 0 {
-		return
-	}
-	off := w.rng.IntN(len(f.content))
-	part := make([]byte, 1+w.rng.IntN(9000))
-	n, err = w.fs.ReadAt(p, part, int64(off))
-	if want := f.content[off:min(len(f.content), off+len(part))]; err != nil || !bytes.Equal(part[:n], want) {
-		w.fail("read %d at %d: %d, %v", len(part), off, n, err)
 	}
 }
 
@@ -617,13 +215,4 @@ func (w *walker) compare(dir string, m *node) {
 			}
 		}
 	}
-}
-
-// pattern is n bytes that depend on seed and repeat nowhere near.
-func pattern(n int, seed byte) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(i)*31 + byte(i>>8)*17 + seed
-	}
-	return b
 }
