@@ -42,6 +42,10 @@ const (
 	opReleasedir
 	opFsyncdir
 	opStatfs
+	opGetxattr
+	opListxattr
+	opSetxattr
+	opRemovexattr
 	opFallocate
 	opTmpfile
 	opStatx
@@ -52,10 +56,19 @@ var opNames = [opCount]string{
 	"LOOKUP", "FORGET", "GETATTR", "SETATTR", "READLINK", "SYMLINK", "MKNOD", "MKDIR", "UNLINK", "RMDIR",
 	"RENAME", "LINK", "CREATE", "OPEN", "READ", "WRITE", "FLUSH", "RELEASE", "FSYNC", "LSEEK",
 	"COPY_FILE_RANGE", "OPENDIR", "READDIR", "READDIRPLUS", "RELEASEDIR", "FSYNCDIR", "STATFS",
+	"GETXATTR", "LISTXATTR", "SETXATTR", "REMOVEXATTR",
 	"FALLOCATE", "TMPFILE", "STATX",
 }
 
 func (c *Counts) add(o op) { c.n[o].Add(1) }
+
+// total is how many requests have come.
+func (c *Counts) total() (n uint64) {
+	for i := range c.n {
+		n += c.n[i].Load()
+	}
+	return n
+}
 
 // Snapshot returns the counts by the kernel's name of the request; kinds that
 // never came are left out.
@@ -69,7 +82,8 @@ func (c *Counts) Snapshot() map[string]uint64 {
 	return out
 }
 
-// The methods below only count and pass on.
+// The methods below only count and pass on; those that make something with a
+// mode apply the umask where the kernel leaves that to us.
 
 func (r *rawFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opLookup)
@@ -103,11 +117,13 @@ func (r *rawFS) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name s
 
 func (r *rawFS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opMknod)
+	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.RawFileSystem.Mknod(cancel, in, name, out)
 }
 
 func (r *rawFS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opMkdir)
+	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.RawFileSystem.Mkdir(cancel, in, name, out)
 }
 
@@ -133,6 +149,7 @@ func (r *rawFS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *
 
 func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	r.m.counts.add(opCreate)
+	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.RawFileSystem.Create(cancel, in, name, out)
 }
 
@@ -193,6 +210,7 @@ func (r *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 
 func (r *rawFS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	r.m.counts.add(opTmpfile)
+	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.RawFileSystem.Tmpfile(cancel, in, out)
 }
 

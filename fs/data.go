@@ -25,8 +25,18 @@ func (n *node) Read(_ context.Context, _ fusefs.FileHandle, dest []byte, plainOf
 
 var _ = (fusefs.NodeWriter)((*node)(nil))
 
+// Without xattrs the kernel does not know what a write has to drop.
 func (n *node) Write(_ context.Context, _ fusefs.FileHandle, data []byte, plainOff int64) (uint32, syscall.Errno) {
-	done, err := n.v.WriteAt(n.m.ctx, data, plainOff)
+	if n.m.noXattr {
+		if err := n.v.DropCapability(); err != nil {
+			return 0, n.m.errnoOf("write", err)
+		}
+	}
+	write := n.v.WriteAt
+	if n.m.writeback {
+		write = n.v.WriteBack
+	}
+	done, err := write(n.m.ctx, data, plainOff)
 	if err != nil && done == 0 {
 		return 0, n.m.errnoOf("write", err)
 	}

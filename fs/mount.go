@@ -29,6 +29,12 @@ type Options struct {
 	KeepOpen bool
 	// NoWriteback makes every write reach the volume before it returns.
 	NoWriteback bool
+	// NoXattr leaves out extended attributes: EOPNOTSUPP for programs, and one
+	// request less before the first write to each file.
+	NoXattr bool
+	// ACL makes the kernel enforce POSIX ACLs; with AllowOther it always does,
+	// where there are attributes.
+	ACL bool
 	// KernelOptions are passed on to mount(2): nosuid, nodev, noexec, noatime …
 	KernelOptions []string
 	Log           *slog.Logger // nil discards
@@ -43,8 +49,11 @@ type Mount struct {
 	failures    failureLog
 	ctx         context.Context
 	attrTimeout time.Duration
+	noXattr     bool
+	acl         bool
 	writeback   bool // the kernel keeps written pages for a while
 	counts      Counts
+	ended       chan struct{} // closed when the mount is gone
 }
 
 // cacheTimeout is how long the kernel may believe entries and attributes. One
@@ -57,12 +66,13 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 	m := &Mount{
 		volume: v, mountpoint: o.Mountpoint, log: o.Log,
 		ctx: context.Background(), attrTimeout: cacheTimeout,
-		writeback: !o.NoWriteback && !v.ReadOnly(),
+		noXattr: o.NoXattr, acl: !o.NoXattr && (o.ACL || o.AllowOther),
+		writeback: !o.NoWriteback && !v.ReadOnly(), ended: make(chan struct{}),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
-	// The kernel has applied the caller's umask already.
+	// The caller's umask counts, which the kernel or rawFS.masked applies.
 	unix.Umask(0)
 
 	timeout := cacheTimeout
@@ -79,7 +89,10 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
 	}
 	m.server = server
-	go server.Serve()
+	go func() {
+		server.Serve()
+		close(m.ended)
+	}()
 	if err := server.WaitMount(); err != nil {
 		_ = server.Unmount()
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
@@ -99,10 +112,14 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 		ExplicitDataCacheControl: true, // no AUTO_INVAL: only we change the data
 		EnableSymlinkCaching:     true,
 		DisableSplice:            true,
-		DisableXAttrs:            true,
+		DisableXAttrs:            m.noXattr,
+		EnableAcl:                m.acl,
 		ExtraCapabilities:        fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO,
 		DisabledCapabilities:     fuse.CAP_PASSTHROUGH, // it would hand out ciphertext
 		Logger:                   log.New(bridgeLog{m.log}, "", 0),
+	}
+	if m.acl {
+		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT
 	}
 	if m.writeback {
 		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
@@ -168,7 +185,7 @@ func (m *Mount) Unmount() (detached bool, err error) {
 }
 
 // Wait returns when the mount is gone: unmounted, and left by all its users.
-func (m *Mount) Wait() { m.server.Wait() }
+func (m *Mount) Wait() { <-m.ended }
 
 // Counts is what the kernel has asked since the mount began.
 func (m *Mount) Counts() *Counts { return &m.counts }

@@ -22,9 +22,11 @@ type mounted struct {
 	Backing string // backing directory
 	Dir     string // mount point
 	state   string
-	keys    *kmsprovider.Registry
-	Volume  *volume.Volume
-	Mount   *fs.Mount
+
+	readOnly bool
+	keys     *kmsprovider.Registry
+	Volume   *volume.Volume
+	Mount    *fs.Mount
 }
 
 // newVolume makes a volume whose keys come from a keystore of its own.
@@ -63,7 +65,7 @@ func (m *mounted) mount(edit ...func(*fs.Options)) {
 	m.t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{m.t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	v, err := volume.Open(context.Background(), m.Backing, volume.Options{
-		Providers: m.keys, StateDir: m.state, Mountpoint: m.Dir, Log: log,
+		Providers: m.keys, StateDir: m.state, Mountpoint: m.Dir, Log: log, ReadOnly: m.readOnly,
 	})
 	if err != nil {
 		m.t.Fatal(err)

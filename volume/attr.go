@@ -119,10 +119,37 @@ func (n *Node) SetAttr(ctx context.Context, c Change) (Attr, error) {
 			return Attr{}, err
 		}
 	}
+	if c.Size != nil || c.UID != nil || c.GID != nil || c.DropPrivileges {
+		if err := n.DropCapability(); err != nil {
+			return Attr{}, err
+		}
+	}
+	// A writer must not put an older time back.
+	defer n.lockTimes()()
 	if err := n.onBacking(func(dirfd int, name string) error { return n.setBacking(dirfd, name, &c) }); err != nil {
 		return Attr{}, err
 	}
 	return n.Attr()
+}
+
+// lockTimes keeps the writers of a file that is open away from its times, and
+// makes them look at those anew. The caller calls what it returns.
+func (n *Node) lockTimes() (unlock func()) {
+	n.mu.Lock()
+	f := n.file
+	if f != nil {
+		n.desc.take()
+	}
+	n.mu.Unlock()
+	if f == nil {
+		return func() {}
+	}
+	f.write.Lock()
+	f.mtime = nil
+	return func() {
+		f.write.Unlock()
+		f.release()
+	}
 }
 
 // setBacking changes what the backing inode keeps for us.

@@ -39,6 +39,12 @@ type Backing interface {
 	Unlinkat(dirfd int, name string, flags int) error
 	Renameat2(olddir int, oldname string, newdir int, newname string, flags uint) error
 
+	// Extended attributes of the inode that is open as fd, O_PATH or not.
+	Fgetxattr(fd int, name string, b []byte) (int, error)
+	Flistxattr(fd int, b []byte) (int, error)
+	Fsetxattr(fd int, name string, value []byte, flags int) error
+	Fremovexattr(fd int, name string) error
+
 	// The three below take name "" for dirfd itself.
 	Fchmodat(dirfd int, name string, mode uint32) error
 	Fchownat(dirfd int, name string, uid, gid int) error

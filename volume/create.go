@@ -68,6 +68,7 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 	}
 
 	child := v.internNew(place{parent: n, name: e.plain, backing: e.backing}, &st)
+	child.capability.noteAbsent(0)
 	child.mu.Lock()
 	f.node = child
 	child.adopt(f, fd, true)
@@ -89,13 +90,33 @@ func (n *Node) initFile(fd int, binding [16]byte, mode uint32, owner Owner, key 
 	if err = f.sealRecordWith(v, header[:]); err != nil {
 		return nil, st, err
 	}
-	if err = n.chown(fd, mode, owner); err != nil {
+	if err = n.chown(fd, "", mode, owner); err != nil {
 		return nil, st, err
 	}
 	if _, err = pwriteFull(v.backing, fd, header[:], 0); err != nil {
 		return nil, st, err
 	}
-	return f, st, v.backing.Statx(fd, "", &st)
+	if err = v.backing.Statx(fd, "", &st); err != nil {
+		return nil, st, err
+	}
+	if err = v.putSpecialBack(fd, mode, &st); err != nil {
+		return nil, st, err
+	}
+	return f, st, nil
+}
+
+// putSpecialBack sets suid and sgid of the file that is open as fd again, as
+// mode has them, where a write of ours by an ordinary user took them away. st is
+// the status after it.
+func (v *Volume) putSpecialBack(fd int, mode uint32, st *unix.Statx_t) error {
+	lost := uint16(mode&(unix.S_ISUID|unix.S_ISGID)) &^ st.Mode
+	if lost == 0 {
+		return nil
+	}
+	if err := v.backing.Fchmodat(fd, "", uint32(st.Mode|lost)&0o7777); err != nil {
+		return err
+	}
+	return v.backing.Statx(fd, "", st)
 }
 
 // sealRecordWith seals a new file's first record, before it has a node.
@@ -108,13 +129,15 @@ func (f *file) sealRecordWith(v *Volume, dst []byte) error {
 	return s.Seal(dst, f.rec)
 }
 
-// chown gives a new object, open as fd, to its owner. In a setgid directory it
-// keeps the group that it inherited; the mode is set again where chown drops
+// chown gives a new object, name below dirfd or "" for what is open as dirfd, to
+// its owner. In a setgid directory it keeps the group that it inherited; the
+// mode, which a default ACL may have narrowed, is set again where chown drops
 // bits of it.
-func (n *Node) chown(fd int, mode uint32, owner Owner) error {
+func (n *Node) chown(dirfd int, name string, mode uint32, owner Owner) error {
 	if !owner.Set || (int(owner.UID) == os.Geteuid() && int(owner.GID) == os.Getegid()) {
 		return nil
 	}
+	k := n.vol.backing
 	gid := int(owner.GID)
 	setgid, err := n.isSetgid()
 	if err != nil {
@@ -123,11 +146,18 @@ func (n *Node) chown(fd int, mode uint32, owner Owner) error {
 	if setgid {
 		gid = -1
 	}
-	if err := n.vol.backing.Fchownat(fd, "", int(owner.UID), gid); err != nil {
+	special := mode&(unix.S_ISUID|unix.S_ISGID) != 0
+	var st unix.Statx_t
+	if special {
+		if err := k.Statx(dirfd, name, &st); err != nil {
+			return err
+		}
+	}
+	if err := k.Fchownat(dirfd, name, int(owner.UID), gid); err != nil {
 		return err
 	}
-	if mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
-		return n.vol.backing.Fchmodat(fd, "", mode&0o7777)
+	if special {
+		return k.Fchmodat(dirfd, name, uint32(st.Mode)&0o7777)
 	}
 	return nil
 }
@@ -147,7 +177,7 @@ func (n *Node) Mknod(name string, mode uint32, major, minor uint32, owner Owner)
 		if err := n.vol.backing.Mknodat(d.fd, e.backing, mode, dev); err != nil {
 			return err
 		}
-		return n.chownEntry(d, e, owner)
+		return n.chownEntry(d, e, mode, owner)
 	})
 }
 
@@ -179,18 +209,8 @@ func (n *Node) makeEntry(name string, make func(*descriptor, entryName) error) (
 }
 
 // chownEntry gives an object that cannot be opened to its owner, or removes it.
-func (n *Node) chownEntry(d *descriptor, e entryName, owner Owner) error {
-	if !owner.Set || (int(owner.UID) == os.Geteuid() && int(owner.GID) == os.Getegid()) {
-		return nil
-	}
-	gid := int(owner.GID)
-	setgid, err := n.isSetgid()
-	if err == nil {
-		if setgid {
-			gid = -1
-		}
-		err = n.vol.backing.Fchownat(d.fd, e.backing, int(owner.UID), gid)
-	}
+func (n *Node) chownEntry(d *descriptor, e entryName, mode uint32, owner Owner) error {
+	err := n.chown(d.fd, e.backing, mode, owner)
 	if err != nil {
 		_ = n.vol.backing.Unlinkat(d.fd, e.backing, 0)
 	}

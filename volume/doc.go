@@ -11,7 +11,7 @@
 //	hoststate.go admit.go   what this host remembers of a volume (trust anchor)
 //	session.go writing.go   the one mount that writes
 //	volumekey.go    the volume key, unwrapped once a mount
-//	backing.go      Backing: the seam for every call on the backing directory
+//	backing*.go     Backing: the seam for every call on the backing directory
 //	node.go         Node: an inode, and the table that keeps each one single
 //	descriptor.go   the bounded set of open backing descriptors
 //	directory.go    directory IDs and records
@@ -19,6 +19,7 @@
 //	lookup.go list.go                  finding and listing entries
 //	create.go mkdir.go link.go symlink.go remove.go rename.go   changing the tree
 //	attr.go         stat, chmod, chown, times
+//	xattr.go        extended attributes, encrypted; POSIX ACLs, which are not
 //	file.go         the state of an open data file: record, keys, tags
 //	read.go write.go truncate.go       contents
 //	sync.go         fsync, and what must be durable before it returns

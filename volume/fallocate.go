@@ -103,7 +103,7 @@ func (f *file) zeroPart(ctx context.Context, plainOff, end int64) error {
 		part := min(end, (plainOff/crypto.BlockSize+1)*crypto.BlockSize) - plainOff
 		hole, err := f.isHole(crypto.BlockIndex(plainOff))
 		if err == nil && !hole {
-			err = f.writeAt(ctx, make([]byte, part), plainOff)
+			err = f.writeAt(ctx, make([]byte, part), plainOff, false)
 		}
 		if err != nil {
 			return err
@@ -147,6 +147,7 @@ func (f *file) punch(ctx context.Context, first, end uint64) error {
 
 	f.write.Lock()
 	defer f.write.Unlock()
+	f.mtime = nil
 	w := writer{file: f, keys: keys, slot: s}
 	w.old = oldBlocks{file: f, count: crypto.BlockCount(int64(f.rec.Size))}
 	end = min(end, w.old.count) // it may have been cut meanwhile

@@ -30,6 +30,7 @@ type file struct {
 	rec     crypto.Record
 
 	recSealer *crypto.RecordSealer // under write
+	mtime     *unix.Timespec       // under write; the backing file's, nil if not known
 	tags      tagCache             // under write
 
 	// accepted: after a power cut something did not match the seal and was
@@ -262,6 +263,24 @@ func (f *file) sealRecord(dst []byte, r crypto.Record) error {
 	return f.recSealer.Seal(dst, r)
 }
 
+// keepingTime makes a change and puts the modification time back. The caller
+// holds f.write.
+func (f *file) keepingTime(change func() error) error {
+	k := f.node.vol.backing
+	if f.mtime == nil {
+		var st unix.Statx_t
+		if err := k.Statx(f.desc.fd, "", &st); err != nil {
+			return err
+		}
+		f.mtime = &unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+	}
+	if err := change(); err != nil {
+		f.mtime = nil
+		return err
+	}
+	return k.Utimensat(f.desc.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, *f.mtime})
+}
+
 // rewriteRecord changes the record alone, for what the user does not see as a
 // write: times stay as they were. mutate returns false to change nothing.
 func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
@@ -299,6 +318,15 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 		return err
 	}
 	f.rec = next
+	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		var now unix.Statx_t
+		if err := v.backing.Statx(f.desc.fd, "", &now); err != nil {
+			return err
+		}
+		if err := v.putSpecialBack(f.desc.fd, uint32(st.Mode), &now); err != nil {
+			return err
+		}
+	}
 	times := [2]unix.Timespec{
 		{Sec: 0, Nsec: unix.UTIME_OMIT},
 		{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)},

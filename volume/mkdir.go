@@ -69,6 +69,19 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 // and mode. It returns the directory's open descriptor.
 func (n *Node) fillDirectory(d *descriptor, tmp string, rec crypto.DirRecord, mode uint32, owner Owner) (int, error) {
 	k := n.vol.backing
+	var st unix.Statx_t
+	if err := k.Statx(d.fd, tmp, &st); err != nil {
+		return -1, err
+	}
+	// What it inherited stays: the bit of a setgid directory, and what a default
+	// ACL made of the mode. Only the owner's bits were widened for us.
+	made := uint32(st.Mode) & 0o7777
+	final := made &^ (^mode & 0o700)
+	if made&0o700 != 0o700 {
+		if err := k.Fchmodat(d.fd, tmp, made|0o700); err != nil {
+			return -1, err
+		}
+	}
 	fd, err := k.Openat(d.fd, tmp, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return -1, err
@@ -79,14 +92,10 @@ func (n *Node) fillDirectory(d *descriptor, tmp string, rec crypto.DirRecord, mo
 		err = writeNew(k, fd, recordName, 0o600, b[:])
 	}
 	if err == nil {
-		err = n.chown(fd, 0, owner)
+		err = n.chown(fd, "", 0, owner)
 	}
-	if err == nil && mode&0o700 != 0o700 {
-		// The bit that it inherited from a setgid directory stays.
-		var st unix.Statx_t
-		if err = k.Statx(fd, "", &st); err == nil {
-			err = k.Fchmodat(fd, "", mode&0o7777|uint32(st.Mode)&unix.S_ISGID)
-		}
+	if err == nil && final&0o700 != 0o700 {
+		err = k.Fchmodat(fd, "", final)
 	}
 	if err != nil {
 		k.Close(fd)

@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -122,6 +123,48 @@ func (b byPath) ReadAt(p string, dest []byte, off int64) (int, error) {
 	return n.ReadAt(context.Background(), dest, off)
 }
 
+func (b byPath) Mkfifo(p string) error {
+	return b.in(p, func(n *Node, name string) error {
+		_, _, err := n.Mknod(name, unix.S_IFIFO|0o644, 0, 0, Owner{})
+		return err
+	})
+}
+
+func (b byPath) set(p string, c Change) error {
+	n, err := b.at(p)
+	if err == nil {
+		_, err = n.SetAttr(context.Background(), c)
+	}
+	return err
+}
+
+func (b byPath) Chmod(p string, mode uint32) error { return b.set(p, Change{Mode: &mode}) }
+
+func (b byPath) SetMtime(p string, mtime time.Time) error { return b.set(p, Change{Mtime: &mtime}) }
+
+// openNode is a node that somebody has open.
+type openNode struct{ n *Node }
+
+func (o openNode) WriteAt(b []byte, off int64) (int, error) {
+	return o.n.WriteAt(context.Background(), b, off)
+}
+
+func (o openNode) ReadAt(b []byte, off int64) (int, error) {
+	return o.n.ReadAt(context.Background(), b, off)
+}
+
+func (o openNode) Truncate(size int64) error { return o.n.Truncate(context.Background(), size) }
+
+func (o openNode) Close() error { return nil }
+
+func (b byPath) Open(p string) (model.Handle, error) {
+	n, err := b.at(p)
+	if err != nil {
+		return nil, err
+	}
+	return openNode{n}, nil
+}
+
 func (b byPath) Readlink(p string) (string, error) {
 	n, err := b.at(p)
 	if err != nil {
@@ -144,7 +187,10 @@ func (b byPath) Stat(p string) (model.Stat, error) {
 		return model.Stat{}, err
 	}
 	a, err := n.Attr()
-	return model.Stat{Size: int64(a.Size), Nlink: int(a.Nlink), Kind: n.Kind()}, err
+	return model.Stat{
+		Size: int64(a.Size), Nlink: int(a.Nlink), Kind: n.Kind(), Mode: a.Mode & 0o7777,
+		Mtime: time.Unix(a.Mtime.Sec, int64(a.Mtime.Nsec)),
+	}, err
 }
 
 func TestRandomOperationsAgreeWithAModelAlsoAfterReopening(t *testing.T) {

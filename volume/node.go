@@ -30,6 +30,8 @@ type Node struct {
 	// under any lock.
 	places atomic.Pointer[[]place]
 
+	capability capability
+
 	mu     sync.Mutex
 	dir    *directory  // directories: ID, once the record has been verified
 	desc   *descriptor // open backing descriptor, or nil

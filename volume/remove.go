@@ -42,49 +42,66 @@ func (n *Node) Unlink(name string) error {
 // doomed is an inode that is about to lose a name.
 type doomed struct {
 	node   *Node
-	last   bool   // it is the last one
-	file   *file  // data file, held open so that it outlives its name
-	ticket bool   // its sidecar may go with it
-	link   string // long symlink: its file in .kmsfs/links
+	last   bool        // it is the last one
+	desc   *descriptor // held open, so that the inode outlives the name; nil if it cannot be
+	ticket bool        // a data file's sidecar may go with it
+	link   string      // long symlink: its file in .kmsfs/links
 }
 
-// doom prepares a node for the removal of one of its names. A file that cannot
-// be opened can still be removed; its sidecar is left to fsck.
+// doom prepares a node for the removal of one of its names. Whoever has the
+// inode open goes on using it, so it is opened here, unless another name is
+// known by which it can be found again. A file that cannot be opened can still
+// be removed; its sidecar is left to fsck.
 func (n *Node) doom(a *Attr) *doomed {
 	x := &doomed{node: n, last: a.Nlink <= 1}
-	switch {
-	case !x.last:
-	case n.IsRegular():
-		f, err := n.openFile(false)
-		if err != nil {
-			break
+	if !x.last && len(n.known()) > 1 {
+		return x
+	}
+	if n.IsRegular() {
+		if f, err := n.openFile(false); err == nil {
+			f.content.RLock()
+			x.desc, x.ticket = f.desc, x.last && !f.rec.Linked() && !f.accepted.Load()
+			f.content.RUnlock()
+			return x
 		}
-		x.file = f
-		f.content.RLock()
-		x.ticket = !f.rec.Linked() && !f.accepted.Load()
-		f.content.RUnlock()
-	case n.IsSymlink():
+	} else if n.IsSymlink() && x.last {
 		if content, err := n.readBackingLink(); err == nil && len(content) == linkIDLen {
 			if _, err := crypto.ParseID(content); err == nil {
 				x.link = content
 			}
 		}
 	}
+	x.desc, _ = n.hold()
 	return x
+}
+
+// hold opens the inode of a node that is neither a directory nor a data file
+// that can be read: enough to stat and change it. The caller releases it.
+func (n *Node) hold() (*descriptor, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.desc == nil {
+		fd, err := n.reopen(unix.O_PATH)
+		if err != nil {
+			return nil, err
+		}
+		n.desc = &descriptor{fd: fd, node: n, slot: -1}
+	}
+	n.desc.take()
+	return n.desc, nil
 }
 
 // done says that the name is gone.
 func (x *doomed) done(parent *Node, backing string) {
 	n, v := x.node, x.node.vol
 	n.dropPlace(parent, backing)
-	if !x.last {
-		return
+	if x.last {
+		v.nodes.retire(n)
 	}
-	v.nodes.retire(n)
 	if x.link != "" {
 		_ = v.backing.Unlinkat(v.links, x.link, 0)
 	}
-	if x.file == nil {
+	if x.desc == nil || len(n.known()) > 0 {
 		return
 	}
 	n.mu.Lock()
@@ -94,8 +111,23 @@ func (x *doomed) done(parent *Node, backing string) {
 }
 
 func (x *doomed) release() {
-	if x.file != nil {
-		x.file.release()
+	if x.desc == nil {
+		return
+	}
+	x.desc.release()
+	x.node.dropHold(x.desc)
+}
+
+// dropHold closes what hold opened if the removal did not happen.
+func (n *Node) dropHold(d *descriptor) {
+	n.mu.Lock()
+	drop := n.desc == d && n.file == nil && !d.pinned && d.slot < 0 && d.refs.Load() == 0
+	if drop {
+		n.desc = nil
+	}
+	n.mu.Unlock()
+	if drop {
+		_ = n.vol.backing.Close(d.fd)
 	}
 }
 
@@ -128,11 +160,20 @@ func (n *Node) Rmdir(name string) error {
 	return nil
 }
 
-// gone says that a directory was removed.
+// gone says that a directory was removed. Who has it open still sees it, empty,
+// until it is forgotten.
 func (n *Node) gone(parent *Node, backing string) {
 	n.dropPlace(parent, backing)
 	n.vol.nodes.retire(n)
-	n.Forget()
+	n.mu.Lock()
+	open := n.desc != nil
+	if open {
+		n.pin(false)
+	}
+	n.mu.Unlock()
+	if open {
+		n.vol.pinned.add(n)
+	}
 }
 
 // removeDir removes the directory child, which is the entry backing of d.

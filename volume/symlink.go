@@ -42,7 +42,7 @@ func (n *Node) Symlink(name, target string, owner Owner) (*Node, Attr, error) {
 		}
 		err := v.backing.Symlinkat(content, d.fd, e.backing)
 		if err == nil {
-			err = n.chownEntry(d, e, owner)
+			err = n.chownEntry(d, e, 0, owner)
 		}
 		if err != nil && !id.IsZero() {
 			_ = v.backing.Unlinkat(v.links, content, 0)

@@ -44,6 +44,7 @@ func (n *Node) createTemp(mode uint32, owner Owner, key newFileKey) (*Node, Attr
 		return nil, Attr{}, err
 	}
 	child := v.internNew(place{}, &st)
+	child.capability.noteAbsent(0)
 	child.mu.Lock()
 	f.node = child
 	child.adopt(f, fd, true)

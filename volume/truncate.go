@@ -50,6 +50,7 @@ func (f *file) truncate(ctx context.Context, size int64) error {
 
 	f.write.Lock()
 	defer f.write.Unlock()
+	f.mtime = nil
 	old := int64(f.rec.Size)
 	if size == old {
 		return f.touch()

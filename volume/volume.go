@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 	"weak"
 
@@ -73,6 +74,7 @@ type Volume struct {
 	symlinks *crypto.SymlinkCipher
 	dirs     *crypto.DirCipher
 	binder   *crypto.Binder
+	xattrs   *crypto.XattrCipher
 	rootID   crypto.ID
 
 	root        *Node
@@ -80,6 +82,7 @@ type Volume struct {
 	nodes       nodeTable
 	descriptors descriptorSet
 	pinned      nodeSet
+	badXattrs   sync.Map // messages of damaged attribute names that were logged
 	debts       debts
 
 	keys     *keyCache
@@ -209,6 +212,7 @@ func (v *Volume) unlock(ctx context.Context) error {
 	v.symlinks = crypto.NewSymlinkCipher(vk, v.id)
 	v.dirs = crypto.NewDirCipher(vk, v.id)
 	v.binder = crypto.NewBinder(vk)
+	v.xattrs = crypto.NewXattrCipher(vk)
 	v.rootID = crypto.RootDirectoryID(vk)
 	v.keys = newKeyCache(func(ctx context.Context, id crypto.ID) (*fileKeys, error) {
 		return v.unwrapFile(ctx, id)

@@ -13,6 +13,17 @@ import (
 // gap before plainOff becomes a hole. It returns the bytes written, fewer than
 // len(data) only with an error. When it returns, the data survives kill -9.
 func (n *Node) WriteAt(ctx context.Context, data []byte, plainOff int64) (int, error) {
+	return n.write(ctx, data, plainOff, false)
+}
+
+// WriteBack is WriteAt for what a program wrote earlier and the kernel kept:
+// the modification time stays as it is, since the kernel knows it and sends it
+// by itself.
+func (n *Node) WriteBack(ctx context.Context, data []byte, plainOff int64) (int, error) {
+	return n.write(ctx, data, plainOff, true)
+}
+
+func (n *Node) write(ctx context.Context, data []byte, plainOff int64, keepTime bool) (int, error) {
 	if plainOff < 0 || plainOff > math.MaxInt64-int64(len(data)) || plainOff+int64(len(data)) > crypto.MaxFileSize {
 		return 0, unix.EFBIG
 	}
@@ -24,7 +35,7 @@ func (n *Node) WriteAt(ctx context.Context, data []byte, plainOff int64) (int, e
 	done := 0
 	for done < len(data) {
 		part := data[done:min(len(data), done+maxWrite)]
-		if err := f.writeAt(ctx, part, plainOff+int64(done)); err != nil {
+		if err := f.writeAt(ctx, part, plainOff+int64(done), keepTime); err != nil {
 			return done, err
 		}
 		done += len(part)
@@ -33,7 +44,7 @@ func (n *Node) WriteAt(ctx context.Context, data []byte, plainOff int64) (int, e
 }
 
 // writeAt is WriteAt for 1 to maxWrite bytes.
-func (f *file) writeAt(ctx context.Context, data []byte, plainOff int64) error {
+func (f *file) writeAt(ctx context.Context, data []byte, plainOff int64, keepTime bool) error {
 	keys, err := f.unlock(ctx)
 	if err != nil {
 		return err
@@ -58,7 +69,11 @@ func (f *file) writeAt(ctx context.Context, data []byte, plainOff int64) error {
 	}
 	f.write.Lock()
 	defer f.write.Unlock()
-	return w.commit()
+	if !keepTime {
+		f.mtime = nil
+		return w.commit()
+	}
+	return f.keepingTime(w.commit)
 }
 
 // writer is one write of at most maxWrite bytes on its way to the disk. The

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -22,7 +23,11 @@ func main() {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	a := &app{name: args[0], args: args[1:], stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv, euid: os.Geteuid()}
 	err := a.run(ctx)
-	if err != nil && !a.silent {
+	switch {
+	case err == nil || a.silent:
+	case errors.Is(err, context.Canceled):
+		say(stderr, "interrupted")
+	default:
 		sayError(stderr, err)
 	}
 	return err

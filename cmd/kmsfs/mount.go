@@ -25,7 +25,9 @@ Options for -o:
   nonempty              hide what is in MOUNTPOINT
   open                  have every open(2) asked for
   writeback=off         have every write(2) done before it returns
-  keystore=FILE, passphrase-file=FILE, fingerprint=F, fsname=NAME
+  noxattr               no extended attributes, hence no ACLs
+  acl                   enforce POSIX ACLs (allow_other does, too)
+  keystore=FILE, passphrase-file=FILE, fingerprint=F, fsname=NAME, idle=DURATION
                         as the flags of these names
   nosuid, suid, nodev, dev, noexec, exec, noatime, atime, relatime, strictatime,
   nodiratime, diratime, sync, async, dirsync, default_permissions
@@ -49,6 +51,7 @@ What only mount(8) and systemd care for (x-*, nofail, _netdev, user, noauto, …
 	flags.BoolVar(&f.allowOther, "allow-other", false, "let other users in; the kernel checks their permissions")
 	flags.StringVar(&f.fingerprint, "fingerprint", "", "refuse the volume unless its fingerprint is `F`")
 	flags.BoolVar(&f.trustNew, "trust-new", false, "accept a volume other than the one that this host knows in BACKING")
+	flags.DurationVar(&f.idle, "idle", 0, "unmount once nothing was asked for `DURATION` (30s, 10m, …) and nobody uses the mount")
 	flags.StringArrayVarP(&options, "options", "o", nil, "mount `OPTIONS`, separated by commas")
 	flags.StringVar(&f.fsName, "fsname", "", "`NAME` that mount(8) and df(1) show as the source (default BACKING)")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "say nothing but errors and warnings")

@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // mountOptions is what -o says.
@@ -11,9 +12,12 @@ type mountOptions struct {
 	allowOther  bool
 	keepOpen    bool
 	noWriteback bool
+	noXattr     bool
+	acl         bool
 	nonEmpty    bool
 	fsName      string
 	fingerprint string
+	idle        time.Duration
 	keystore    string
 	passphrase  string   // file
 	kernel      []string // for mount(2)
@@ -31,7 +35,7 @@ var (
 	}
 	// laterOptions are promised and not there yet: asking for one and not
 	// getting it is worse than an error.
-	laterOptions = []string{"noxattr", "acl", "strict", "latency"}
+	laterOptions = []string{"strict", "latency"}
 )
 
 // parseMountOptions reads the values of -o, in their order. A sloppy one, which
@@ -69,6 +73,12 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 	case "writeback=off":
 		o.noWriteback = true
 		return nil
+	case "noxattr":
+		o.noXattr = true
+		return nil
+	case "acl":
+		o.acl = true
+		return nil
 	case "nonempty":
 		o.nonEmpty = true
 		return nil
@@ -81,6 +91,13 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 		*map[string]*string{
 			"keystore": &o.keystore, "passphrase-file": &o.passphrase, "fingerprint": &o.fingerprint, "fsname": &o.fsName,
 		}[name] = value
+		return nil
+	case "idle":
+		d, err := time.ParseDuration(value)
+		if err != nil || d <= 0 {
+			return usagef("mount option %q: want a duration such as 30s or 10m", option)
+		}
+		o.idle = d
 		return nil
 	case "user": // mount(8) says who mounted
 		return nil

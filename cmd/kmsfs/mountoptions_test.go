@@ -44,7 +44,7 @@ func TestUnknownMountOptionsAreNamed(t *testing.T) {
 }
 
 func TestPromisedMountOptionsAreRefusedEvenWhenSloppy(t *testing.T) {
-	for _, option := range []string{"acl", "noxattr", "strict", "latency=low"} {
+	for _, option := range []string{"strict", "latency=low"} {
 		for _, sloppy := range []bool{false, true} {
 			_, err := parseMountOptions([]string{option}, sloppy)
 			if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), `"`+option+`" is not supported yet`) {

@@ -55,12 +55,17 @@ func TestANameIsFreeAsSoonAsItsMountIsGone(t *testing.T) {
 	p, device := newPresence(t)
 	w := watch(device)
 	defer w.close()
-	time.AfterFunc(20*time.Millisecond, p.gone)
+	gone := make(chan struct{})
+	time.AfterFunc(20*time.Millisecond, func() {
+		p.gone()
+		close(gone)
+	})
 	l, err := listen(device)
 	if err != nil {
 		t.Fatalf("the next mount on the same device number: %v", err)
 	}
 	l.Close()
+	<-gone
 	closeWatchers(p)
 }
 

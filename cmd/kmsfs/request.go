@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,8 @@ type mountRequest struct {
 	AllowOther    bool
 	KeepOpen      bool
 	NoWriteback   bool
+	NoXattr       bool
+	ACL           bool
 	TrustNew      bool
 	Fingerprint   string
 	FsName        string
@@ -23,6 +26,7 @@ type mountRequest struct {
 	Keystore      string
 	StateDir      string
 	LogLevel      slog.Level
+	Idle          time.Duration // 0: never unmounted by itself
 }
 
 // mountFlags are the flags of mount, which the helper lacks.
@@ -34,6 +38,7 @@ type mountFlags struct {
 	trustNew    bool
 	fingerprint string
 	fsName      string
+	idle        time.Duration
 	quiet       bool
 	debug       bool
 }
@@ -45,12 +50,21 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		AllowOther:    f.allowOther || o.allowOther,
 		KeepOpen:      o.keepOpen,
 		NoWriteback:   o.noWriteback,
+		NoXattr:       o.noXattr,
+		ACL:           o.acl,
 		TrustNew:      f.trustNew,
 		Fingerprint:   firstOf(f.fingerprint, o.fingerprint),
 		FsName:        firstOf(f.fsName, o.fsName),
 		KernelOptions: o.kernel,
 	}
+	if r.Idle = f.idle; r.Idle == 0 {
+		r.Idle = o.idle
+	}
 	switch {
+	case r.Idle < 0:
+		return nil, usagef("idle time %v: want a time that passes", r.Idle)
+	case o.noXattr && o.acl:
+		return nil, usagef("mount options noxattr and acl exclude each other")
 	case f.quiet && f.debug:
 		return nil, usagef("--quiet and --debug exclude each other")
 	case f.quiet:

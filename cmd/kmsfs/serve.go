@@ -19,6 +19,14 @@ import (
 // mounted; afterwards SIGTERM and SIGINT unmount, and SIGHUP where a terminal's
 // end is meant to.
 func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, log *slog.Logger, ready func() error, hangup bool) (err error) {
+	// Before there is a mount: a signal that kills would leave a dead one.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	if hangup {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	defer signal.Stop(signals)
+
 	keys := providers(r.Keystore, passphrase, keystoreRequired, func(string, ...any) {})
 	defer func() { err = errors.Join(err, keys.Close()) }()
 	v, err := openVolume(ctx, r, keys, log)
@@ -27,22 +35,18 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	m, err := kmsfs.Serve(v, kmsfs.Options{
 		Mountpoint: r.Mountpoint, AllowOther: r.AllowOther, FsName: r.FsName, KeepOpen: r.KeepOpen,
-		NoWriteback: r.NoWriteback, KernelOptions: r.KernelOptions, Log: log,
+		NoWriteback: r.NoWriteback, NoXattr: r.NoXattr, ACL: r.ACL, KernelOptions: r.KernelOptions, Log: log,
 	})
 	if err != nil {
 		return errors.Join(err, v.Close())
 	}
 	p := announce(r.Mountpoint, log)
 	defer func() { p.finish(err) }()
-
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	if hangup {
-		signal.Notify(signals, syscall.SIGHUP)
-	}
-	defer signal.Stop(signals)
 	if err = ready(); err == nil {
 		log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())
+	}
+	if r.Idle > 0 {
+		m.UnmountWhenIdle(r.Idle)
 	}
 	gone := make(chan struct{})
 	go leaveOnSignal(ctx, signals, gone, err != nil, func() bool { return leave(m, log) })
@@ -88,8 +92,8 @@ func openFirst(ctx context.Context, keys []volume.KeyInfo, providers *kmsprovide
 
 // leaveOnSignal calls leave when the mount is unwanted from the start or a
 // signal comes, until leave says that it is done, or the mount is gone. The
-// context ends with the first signal, also with one that came before signals
-// was there.
+// context ends with the first signal that the process got, and may have been
+// over before there was a mount.
 func leaveOnSignal(ctx context.Context, signals <-chan os.Signal, gone <-chan struct{}, unwanted bool, leave func() bool) {
 	if unwanted && leave() {
 		return

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -91,6 +92,12 @@ func TestAnOrdinaryUserMountsAndUnmounts(t *testing.T) {
 	pid := strconv.Itoa(w.pid)
 	w.close()
 	run(1, "/bin/sh", "-c", "cat /proc/"+pid+"/maps || exit 1")
+	if limits, err := os.ReadFile("/proc/" + pid + "/limits"); err != nil || !regexp.MustCompile(`Max core file size +0 +0 `).Match(limits) {
+		t.Errorf("the daemon may dump core: %v\n%s", err, limits)
+	}
+	if cwd, err := os.Readlink("/proc/" + pid + "/cwd"); err != nil || cwd != "/" {
+		t.Errorf("the daemon works in %s: %v", cwd, err)
+	}
 
 	busy := exec.Command("sleep", "100")
 	busy.Dir = mnt

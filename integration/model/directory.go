@@ -3,6 +3,7 @@ package model
 import (
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,6 +87,22 @@ func (d Directory) ReadAt(path string, dest []byte, off int64) (int, error) {
 	return n, nil
 }
 
+func (d Directory) Mkfifo(path string) error { return unix.Mkfifo(d.at(path), 0o644) }
+
+func (d Directory) Chmod(path string, mode uint32) error { return unix.Chmod(d.at(path), mode) }
+
+func (d Directory) SetMtime(path string, mtime time.Time) error {
+	return os.Chtimes(d.at(path), time.Time{}, mtime)
+}
+
+func (d Directory) Open(path string) (Handle, error) {
+	f, err := os.OpenFile(d.at(path), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 func (d Directory) Readlink(path string) (string, error) { return os.Readlink(d.at(path)) }
 
 func (d Directory) List(path string) ([]string, error) {
@@ -100,5 +117,8 @@ func (d Directory) List(path string) ([]string, error) {
 func (d Directory) Stat(path string) (Stat, error) {
 	var st unix.Stat_t
 	err := unix.Lstat(d.at(path), &st)
-	return Stat{Size: st.Size, Nlink: int(st.Nlink), Kind: st.Mode & unix.S_IFMT}, err
+	return Stat{
+		Size: st.Size, Nlink: int(st.Nlink), Kind: st.Mode & unix.S_IFMT, Mode: st.Mode & 0o7777,
+		Mtime: time.Unix(st.Mtim.Unix()),
+	}, err
 }

@@ -5,7 +5,6 @@
 package model
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -42,6 +41,11 @@ type Target interface {
 	Seek(path string, off int64, whence int) (int64, error)
 	ReadAt(path string, dest []byte, off int64) (int, error)
 	Readlink(path string) (string, error)
+	Mkfifo(path string) error
+	Chmod(path string, mode uint32) error
+	SetMtime(path string, mtime time.Time) error
+	// Open returns a file that stays usable when its names are gone.
+	Open(path string) (Handle, error)
 	List(path string) ([]string, error)
 	Stat(path string) (Stat, error)
 }
@@ -51,6 +55,8 @@ type Stat struct {
 	Size  int64
 	Nlink int
 	Kind  uint32 // S_IFMT bits
+	Mode  uint32 // permission bits
+	Mtime time.Time
 }
 
 // Options of a run.
@@ -78,21 +84,8 @@ type node struct {
 	content  []byte           // files
 	link     string           // symlinks
 	nlink    int
-}
-
-func newDir() *node { return &node{kind: unix.S_IFDIR, children: map[string]*node{}} }
-
-// contains tells whether d is n or below it.
-func (n *node) contains(d *node) bool {
-	if n == d {
-		return true
-	}
-	for _, c := range n.children {
-		if c.contains(d) {
-			return true
-		}
-	}
-	return false
+	mode     uint32    // 0 until it was changed
+	mtime    time.Time // zero unless nothing has moved it since it was set
 }
 
 // walker does the operations.
@@ -102,6 +95,7 @@ type walker struct {
 	rng  *rand.Rand
 	fs   Target
 	root *node
+	held []held
 	step int
 	last string
 }
@@ -126,6 +120,7 @@ func Run(t testing.TB, fs Target, o Options) {
 		if o.Every > 0 && w.step%o.Every == o.Every-1 {
 			w.last = "compare"
 			w.compare("", w.root)
+			w.letGo()
 			if o.Reopen != nil {
 				w.fs = o.Reopen()
 			}
@@ -133,6 +128,7 @@ func Run(t testing.TB, fs Target, o Options) {
 	}
 	w.last = "compare at the end"
 	w.compare("", w.root)
+	w.letGo()
 	t.Logf("%d steps done", w.step)
 }
 
@@ -150,52 +146,6 @@ func (w *walker) expect(err error, want unix.Errno) bool {
 	return want == 0
 }
 
-// pick descends at random to a directory.
-func (w *walker) pick() (string, *node) {
-	dir, n := "", w.root
-	for w.rng.IntN(3) > 0 {
-		name, c := w.existing(n, unix.S_IFDIR)
-		if c == nil {
-			break
-		}
-		dir, n = path.Join(dir, name), c
-	}
-	return dir, n
-}
-
-// existing picks an entry of a kind, or of any with 0.
-func (w *walker) existing(dir *node, kind uint32) (string, *node) {
-	var names []string
-	for name, c := range dir.children {
-		if kind == 0 || c.kind == kind {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
-		return "", nil
-	}
-	slices.Sort(names)
-	name := names[w.rng.IntN(len(names))]
-	return name, dir.children[name]
-}
-
-// name gives one of few names, so that operations meet: short, long, odd.
-func (w *walker) name() string {
-	switch i := w.rng.IntN(9); i {
-	case 7:
-		return string(bytes.Repeat([]byte{'n'}, 200)) + fmt.Sprint(w.rng.IntN(3))
-	case 8:
-		return "\xff\xfe odd\n" + fmt.Sprint(w.rng.IntN(2))
-	default:
-		return fmt.Sprint("n", i)
-	}
-}
-
-func (w *walker) size() int {
-	sizes := []int{0, 1, 4095, 4096, 4097, 8192, 5000, 12288, 100, 40000, 140000}
-	return sizes[w.rng.IntN(len(sizes))]
-}
-
 // one does one operation.
 func (w *walker) one() {
 	dir, m := w.pick()
@@ -209,246 +159,21 @@ func (w *walker) one() {
 		w.rmdir(path.Join(dir, name), m, name)
 	case op < 54:
 		w.rename(dir, m)
-	case op < 96:
+	case op < 90:
 		if name, f := w.existing(m, unix.S_IFREG); f != nil {
 			w.content(op, path.Join(dir, name), f)
+		}
+	case op < 93:
+		if name, f := w.existing(m, unix.S_IFREG); f != nil {
+			w.hold(path.Join(dir, name), f)
+		}
+	case op < 97:
+		if name, n := w.existing(m, 0); n != nil {
+			w.attributes(path.Join(dir, name), n)
 		}
 	default:
 		w.last = fmt.Sprintf("list %q", dir)
 		w.list(dir, m)
-	}
-}
-
-// make adds an entry.
-func (w *walker) make(op int, dir string, m *node, name string) {
-	p, old := path.Join(dir, name), m.children[name]
-	want := unix.Errno(0)
-	if old != nil {
-		want = unix.EEXIST
-	}
-	switch {
-	case op < 14:
-		w.last = fmt.Sprintf("create %q", p)
-		if w.expect(w.fs.Create(p), want) {
-			m.children[name] = &node{kind: unix.S_IFREG, nlink: 1}
-			w.write(p, m.children[name])
-		}
-	case op < 20:
-		w.last = fmt.Sprintf("mkdir %q", p)
-		if w.expect(w.fs.Mkdir(p), want) {
-			m.children[name] = newDir()
-		}
-	case op < 24:
-		w.last = fmt.Sprintf("symlink %q", p)
-		target := string(bytes.ReplaceAll(pattern(1+w.rng.IntN(4000), 1), []byte{0}, []byte{'z'}))
-		if w.expect(w.fs.Symlink(target, p), want) {
-			m.children[name] = &node{kind: unix.S_IFLNK, link: target, nlink: 1}
-		}
-	default:
-		from, fromDir := w.pick()
-		source, f := w.existing(fromDir, 0)
-		if f == nil {
-			return
-		}
-		w.last = fmt.Sprintf("link %q to %q", path.Join(from, source), p)
-		if f.kind == unix.S_IFDIR {
-			want = unix.EPERM
-		}
-		err := w.fs.Link(path.Join(from, source), p)
-		if want == unix.EPERM && old != nil && errors.Is(err, unix.EEXIST) {
-			return // both are wrong with it
-		}
-		if w.expect(err, want) {
-			f.nlink++
-			m.children[name] = f
-		}
-	}
-}
-
-func (w *walker) unlink(p string, m *node, name string) {
-	w.last = fmt.Sprintf("unlink %q", p)
-	old := m.children[name]
-	err := w.fs.Unlink(p)
-	switch {
-	case old == nil:
-		w.expect(err, unix.ENOENT)
-	case old.kind == unix.S_IFDIR:
-		w.expect(err, unix.EISDIR)
-	default:
-		w.expect(err, 0)
-		old.nlink--
-		delete(m.children, name)
-	}
-}
-
-func (w *walker) rmdir(p string, m *node, name string) {
-	w.last = fmt.Sprintf("rmdir %q", p)
-	old := m.children[name]
-	err := w.fs.Rmdir(p)
-	switch {
-	case old == nil:
-		w.expect(err, unix.ENOENT)
-	case old.kind != unix.S_IFDIR:
-		w.expect(err, unix.ENOTDIR)
-	case len(old.children) > 0:
-		w.expect(err, unix.ENOTEMPTY)
-	default:
-		w.expect(err, 0)
-		delete(m.children, name)
-	}
-}
-
-func (w *walker) rename(dir string, m *node) {
-	name, moved := w.existing(m, 0)
-	if moved == nil {
-		return
-	}
-	toDir, to := w.pick()
-	newName := w.name()
-	old := to.children[newName]
-	flags := []uint32{0, 0, 0, NoReplace, Exchange}[w.rng.IntN(5)]
-	w.last = fmt.Sprintf("rename %q to %q, flags %d", path.Join(dir, name), path.Join(toDir, newName), flags)
-	if moved.contains(to) || (old != nil && old.contains(m)) {
-		return // the kernel refuses it before it reaches a file system
-	}
-	err := w.fs.Rename(path.Join(dir, name), path.Join(toDir, newName), flags)
-	switch {
-	case flags == Exchange && old == nil:
-		w.expect(err, unix.ENOENT)
-	case flags == NoReplace && old != nil:
-		w.expect(err, unix.EEXIST)
-	case old == moved:
-		w.expect(err, 0)
-	case flags == Exchange:
-		w.expect(err, 0)
-		m.children[name], to.children[newName] = old, moved
-	case old != nil && old.kind == unix.S_IFDIR && moved.kind != unix.S_IFDIR:
-		w.expect(err, unix.EISDIR)
-	case old != nil && old.kind != unix.S_IFDIR && moved.kind == unix.S_IFDIR:
-		w.expect(err, unix.ENOTDIR)
-	case old != nil && len(old.children) > 0:
-		w.expect(err, unix.ENOTEMPTY)
-	default:
-		w.expect(err, 0)
-		if old != nil {
-			old.nlink--
-		}
-		delete(m.children, name)
-		to.children[newName] = moved
-	}
-}
-
-// content writes, truncates or reads a file.
-func (w *walker) content(op int, p string, f *node) {
-	switch {
-	case op < 76:
-		w.last = fmt.Sprintf("write %q", p)
-		w.write(p, f)
-	case op < 79:
-		w.fallocate(p, f)
-	case op < 81:
-		w.seek(p, f)
-	case op < 86:
-		size := w.size()
-		w.last = fmt.Sprintf("truncate %q from %d to %d", p, len(f.content), size)
-		w.expect(w.fs.Truncate(p, int64(size)), 0)
-		f.resize(size)
-	default:
-		w.last = fmt.Sprintf("read %q", p)
-		w.read(p, f)
-	}
-}
-
-// fallocate reserves, zeroes or punches out a range.
-func (w *walker) fallocate(p string, f *node) {
-	modes := []uint32{
-		0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
-		unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE,
-	}
-	mode := modes[w.rng.IntN(len(modes))]
-	off, length := w.rng.IntN(len(f.content)+5000), 1+w.rng.IntN(30000)
-	w.last = fmt.Sprintf("fallocate %q mode %d, %d at %d of %d", p, mode, length, off, len(f.content))
-	err := w.fs.Fallocate(p, mode, int64(off), int64(length))
-	if errors.Is(err, unix.EOPNOTSUPP) && w.o.NoZeroRange && mode&unix.FALLOC_FL_ZERO_RANGE != 0 {
-		return
-	}
-	w.expect(err, 0)
-	if mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 && off < len(f.content) {
-		clear(f.content[off:min(len(f.content), off+length)])
-	}
-	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
-		f.resize(max(len(f.content), off+length))
-	}
-}
-
-// seek checks what SEEK_DATA and SEEK_HOLE promise: nothing but zeros is ever
-// skipped as a hole, and what is called a hole reads as zeros.
-func (w *walker) seek(p string, f *node) {
-	off := w.rng.IntN(len(f.content) + 2)
-	w.last = fmt.Sprintf("seek %q from %d of %d", p, off, len(f.content))
-	data, err := w.fs.Seek(p, int64(off), unix.SEEK_DATA)
-	if off >= len(f.content) {
-		w.expect(err, unix.ENXIO)
-		return
-	}
-	skipped := len(f.content)
-	if err == nil {
-		skipped = int(data)
-	} else {
-		w.expect(err, unix.ENXIO)
-	}
-	if skipped < off || len(bytes.TrimLeft(f.content[off:skipped], "\x00")) > 0 {
-		w.fail("SEEK_DATA: %d, %v: data was skipped", data, err)
-	}
-	hole, err := w.fs.Seek(p, int64(off), unix.SEEK_HOLE)
-	if err != nil || hole < int64(off) || hole > int64(len(f.content)) {
-		w.fail("SEEK_HOLE: %d, %v", hole, err)
-	}
-	if hole < int64(len(f.content)) && f.content[hole] != 0 {
-		w.fail("SEEK_HOLE: %d is no hole", hole)
-	}
-}
-
-func (n *node) resize(size int) {
-	if size <= len(n.content) {
-		n.content = n.content[:size:size]
-	} else {
-		n.content = append(n.content, make([]byte, size-len(n.content))...)
-	}
-}
-
-func (w *walker) write(p string, f *node) {
-	off := 0
-	switch w.rng.IntN(4) {
-	case 0:
-		off = w.size()
-	case 1:
-		off = len(f.content)
-	case 2:
-		off = w.rng.IntN(len(f.content) + 1)
-	}
-	data := pattern(1+w.rng.IntN(20000), byte(w.step))
-	w.last += fmt.Sprintf(" (%d bytes at %d of %d)", len(data), off, len(f.content))
-	w.expect(w.fs.WriteAt(p, data, int64(off)), 0)
-	f.resize(max(len(f.content), off+len(data)))
-	copy(f.content[off:], data)
-}
-
-func (w *walker) read(p string, f *node) {
-	w.t.Helper()
-	got := make([]byte, len(f.content)+1)
-	n, err := w.fs.ReadAt(p, got, 0)
-	if err != nil || !bytes.Equal(got[:n], f.content) {
-		w.fail("read %d bytes, %v, that differ from the %d expected", n, err, len(f.content))
-	}
-	if len(f.content) == 0 {
-		return
-	}
-	off := w.rng.IntN(len(f.content))
-	part := make([]byte, 1+w.rng.IntN(9000))
-	n, err = w.fs.ReadAt(p, part, int64(off))
-	if want := f.content[off:min(len(f.content), off+len(part))]; err != nil || !bytes.Equal(part[:n], want) {
-		w.fail("read %d at %d: %d, %v", len(part), off, n, err)
 	}
 }
 
@@ -469,6 +194,12 @@ func (w *walker) compare(dir string, m *node) {
 		if err != nil || st.Kind != c.kind {
 			w.fail("stat %q: %+v, %v, want kind %o", p, st, err, c.kind)
 		}
+		if c.mode != 0 && st.Mode != c.mode {
+			w.fail("stat %q: mode %o, want %o", p, st.Mode, c.mode)
+		}
+		if c.kind != unix.S_IFDIR && !c.mtime.IsZero() && !st.Mtime.Equal(c.mtime) {
+			w.fail("stat %q: mtime %v, want %v", p, st.Mtime, c.mtime)
+		}
 		switch c.kind {
 		case unix.S_IFDIR:
 			w.compare(p, c)
@@ -487,13 +218,4 @@ func (w *walker) compare(dir string, m *node) {
 			}
 		}
 	}
-}
-
-// pattern is n bytes that depend on seed and repeat nowhere near.
-func pattern(n int, seed byte) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(i)*31 + byte(i>>8)*17 + seed
-	}
-	return b
 }
