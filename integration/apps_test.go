@@ -41,6 +41,7 @@ func (d *daemon) remount() {
 }
 
 func TestSqliteKeepsItsDatabaseWholeWhenAClientIsKilled(t *testing.T) {
+	t.Parallel()
 	need(t, "sqlite3")
 	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
 		for _, journal := range []string{"delete", "wal"} {
@@ -133,6 +134,7 @@ func goSource(t testing.TB, path string) string {
 }
 
 func TestGitRepositoriesAreWhole(t *testing.T) {
+	t.Parallel()
 	need(t, "git")
 	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
 		s := shell{t: t, Dir: d.Dir, Env: []string{
@@ -179,6 +181,7 @@ func TestGitRepositoriesAreWhole(t *testing.T) {
 
 // Building the standard library into an empty cache is what takes long.
 func TestAGoModuleIsBuiltAndTestedWithItsCacheOnTheMount(t *testing.T) {
+	t.Parallel()
 	if !asUser(t, "nobody") {
 		return
 	}

@@ -37,6 +37,7 @@ func init() {
 // a process of its own: one that fails must be able to, and one that crashes
 // must not take the others along.
 func posix(t *testing.T, mountFlags ...string) {
+	t.Parallel()
 	d := newDaemon(t)
 	d.start(mountFlags...)
 	for _, name := range slices.Sorted(maps.Keys(posixtest.All)) {

@@ -22,6 +22,7 @@ func postgresPrograms(t *testing.T) string {
 
 // It refuses to run as root; as root the test becomes the user postgres.
 func TestPostgresRunsABenchmarkAndFindsItsChecksumsRight(t *testing.T) {
+	t.Parallel()
 	bin := postgresPrograms(t)
 	if !asUser(t, "postgres") {
 		return

@@ -17,6 +17,7 @@ import (
 var readdirEntries = flag.Int("readdir.entries", 100_000, "entries of the directory that changes while it is read")
 
 func TestEntriesThatStayAreListedExactlyOnceWhileOthersComeAndGo(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("root runs this; nothing in it depends on the user")
 	}
@@ -114,6 +115,7 @@ func TestEntriesThatStayAreListedExactlyOnceWhileOthersComeAndGo(t *testing.T) {
 }
 
 func TestAPositionInADirectoryLeadsToTheSameEntryAgain(t *testing.T) {
+	t.Parallel()
 	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
 		for i := range 3000 {
 			if err := os.Symlink("x", filepath.Join(d.Dir, fmt.Sprint("entry ", i))); err != nil {
@@ -186,6 +188,7 @@ func TestAPositionInADirectoryLeadsToTheSameEntryAgain(t *testing.T) {
 // Programs look at what they list, which makes the kernel ask for attributes
 // along with the names from then on.
 func TestEntriesThatAreLookedAtAreListedExactlyOnce(t *testing.T) {
+	t.Parallel()
 	needFuse(t)
 	d := newDaemon(t)
 	d.start()

@@ -121,6 +121,7 @@ func mmapProcess(args []string) int {
 }
 
 func TestMappingsAreSharedBetweenProcessesAndPrivateOnesAreNot(t *testing.T) {
+	t.Parallel()
 	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
 		name := filepath.Join(d.Dir, "mapped")
 		if err := os.WriteFile(name, make([]byte, mapped), 0o600); err != nil {
@@ -258,6 +259,7 @@ func lock(fd int, how string, start, length int64) string {
 }
 
 func TestLocksOfTwoProcessesExcludeEachOther(t *testing.T) {
+	t.Parallel()
 	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
 		name := filepath.Join(d.Dir, "locked")
 		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
@@ -329,6 +331,7 @@ func aligned(t testing.TB, n int) []byte {
 }
 
 func TestDirectAndCachedAccessSeeTheSameData(t *testing.T) {
+	t.Parallel()
 	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
 		const size = 1 << 20
 		name := filepath.Join(d.Dir, "direct")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,6 +111,9 @@ func (w *walker) make(op int, dir string, m *node, name string) {
 			w.write(p, m.children[name])
 		}
 	case op < 20:
+		if depth(dir) == maxDepth {
+			return
+		}
 		w.last = fmt.Sprintf("mkdir %q", p)
 		if w.expect(w.fs.Mkdir(p), want) {
 			m.children[name] = newDir()
@@ -174,6 +178,29 @@ func (w *walker) rmdir(p string, m *node, name string) {
 	}
 }
 
+// maxDepth keeps the longest path well below the 4,095 bytes that the kernel takes.
+const maxDepth = 12
+
+// depth is the number of directories in a path of directories.
+func depth(dir string) int {
+	if dir == "" {
+		return 0
+	}
+	return 1 + strings.Count(dir, "/")
+}
+
+// height is the number of directories on the longest way down, n included.
+func (n *node) height() int {
+	h := 0
+	for _, c := range n.children {
+		h = max(h, c.height())
+	}
+	if n.kind == unix.S_IFDIR {
+		h++
+	}
+	return h
+}
+
 func (w *walker) rename(dir string, m *node) {
 	name, moved := w.existing(m, 0)
 	if moved == nil {
@@ -186,6 +213,9 @@ func (w *walker) rename(dir string, m *node) {
 	w.last = fmt.Sprintf("rename %q to %q, flags %d", path.Join(dir, name), path.Join(toDir, newName), flags)
 	if moved.contains(to) || (old != nil && old.contains(m)) {
 		return // the kernel refuses it before it reaches a file system
+	}
+	if depth(toDir)+moved.height() > maxDepth || (old != nil && depth(dir)+old.height() > maxDepth) {
+		return
 	}
 	err := w.fs.Rename(path.Join(dir, name), path.Join(toDir, newName), flags)
 	switch {
