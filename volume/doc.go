@@ -12,16 +12,20 @@
 //	session.go writing.go   the one mount that writes
 //	volumekey.go    the volume key, unwrapped once a mount
 //	backing*.go     Backing: the seam for every call on the backing directory
-//	node.go         Node: an inode, and the table that keeps each one single
+//	errors.go integrity.go   what callers can tell apart
+//	node.go nodeset.go   Node: an inode, and the table that keeps each one single
 //	descriptor.go   the bounded set of open backing descriptors
 //	directory.go    directory IDs and records
 //	name.go         plain names to backing names, long and broken ones
 //	lookup.go list.go                  finding and listing entries
-//	create.go mkdir.go link.go symlink.go remove.go rename.go   changing the tree
+//	create.go tmpfile.go mkdir.go link.go symlink.go remove.go rename.go   changing the tree
+//	lift.go         doing what an owner gave up the permission for
 //	attr.go         stat, chmod, chown, times
 //	xattr.go        extended attributes, encrypted; POSIX ACLs, which are not
 //	file.go         the state of an open data file: record, keys, tags
-//	read.go write.go truncate.go       contents
+//	read.go write.go truncate.go fallocate.go seek.go   contents
+//	oldblocks.go tags.go buffer.go   what a change must know of the blocks before it
+//	settle.go       a write that the store refused half-way
 //	sync.go         fsync, and what must be durable before it returns
 //	filekey.go      the cache of unwrapped data keys
 //	sidecar.go      the store of wrapped data keys
