@@ -114,7 +114,7 @@ func oddTree(t testing.TB, dir string, xattrs bool) {
 	check(sparse.Close())
 	if xattrs {
 		check(unix.Setxattr(at("suid"), "user.test", []byte("a value"), 0))
-		check(unix.Setxattr(at("sub"), "user.test", []byte("of a directory"), 0))
+		check(unix.Setxattr(at("sub/deep"), "user.test", []byte("of a directory"), 0))
 	}
 	check(os.Chtimes(at("one"), time.Unix(1, 2), time.Unix(1234567890, 123456789)))
 	check(os.Chmod(at("sub"), 0o555|os.ModeSetgid))
@@ -153,6 +153,10 @@ func TestRsyncFindsNoDifferenceInEitherDirection(t *testing.T) {
 	t.Parallel()
 	need(t, "rsync")
 	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
+		if os.Geteuid() != 0 { // letting others in does it too
+			d.flags = append(d.flags, "--options=acl")
+			d.remount()
+		}
 		home := t.TempDir()
 		from, to, back := filepath.Join(home, "from"), filepath.Join(d.Dir, "to"), filepath.Join(home, "back")
 		s := shell{t: t, Dir: home}
