@@ -11,7 +11,7 @@ import (
 
 var (
 	modelSeed  = flag.Uint64("model.seed", 0, "seed of the model tests; 0 draws one")
-	modelSteps = flag.Int("model.steps", 30_000, "operations of each model test, at least")
+	modelSteps = flag.Int("model.steps", 30_000, "operations of the model test on a plain directory; a third on each mount")
 	modelTime  = flag.Duration("model.time", 0, "how long each model test on a mount goes on, at least")
 )
 
@@ -23,15 +23,20 @@ func TestTheModelAgreesWithAPlainDirectory(t *testing.T) {
 
 func TestRandomOperationsOnAMountAgreeWithAModel(t *testing.T) {
 	for name, edit := range map[string]func(*fs.Options){
-		"writeback":    func(*fs.Options) {},
-		"no writeback": func(o *fs.Options) { o.NoWriteback = true },
-		"keep open":    func(o *fs.Options) { o.KeepOpen = true },
+		"writeback":                func(*fs.Options) {},
+		"no writeback":             func(o *fs.Options) { o.NoWriteback = true },
+		"keep open":                func(o *fs.Options) { o.KeepOpen = true },
+		"no attributes":            func(o *fs.Options) { o.NoXattr = true },
+		"ACLs":                     func(o *fs.Options) { o.ACL = true },
+		"no writeback, all let in": func(o *fs.Options) { o.NoWriteback, o.AllowOther = true, true },
+		"keep open, no attributes": func(o *fs.Options) { o.KeepOpen, o.NoXattr = true, true },
+		"all but writeback, ACLs":  func(o *fs.Options) { o.NoWriteback, o.KeepOpen, o.ACL = true, true, true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newVolume(t, volume.ModeFile)
 			m.mount(edit)
 			model.Run(t, model.Directory(m.Dir), model.Options{
-				Seed: *modelSeed, Steps: *modelSteps, Time: *modelTime, Every: 1000,
+				Seed: *modelSeed, Steps: *modelSteps / 3, Time: *modelTime, Every: 1000,
 				Reopen: func() model.Target {
 					m.unmount()
 					m.mount(edit)

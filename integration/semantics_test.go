@@ -457,3 +457,36 @@ func TestAReadOnlyMountChangesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestAReadOnlyBackingStoreIsMountedReadOnly(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a read-only mount of the backing directory needs root, who runs this")
+	}
+	d := newDaemon(t)
+	d.start()
+	path := filepath.Join(d.Dir, "file")
+	if err := os.WriteFile(path, []byte("content"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.stop()
+	if err := unix.Mount(d.Backing, d.Backing, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		d.kill()
+		if err := unix.Unmount(d.Backing, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := unix.Mount("", d.Backing, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	if got, err := os.ReadFile(path); err != nil || string(got) != "content" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if err := os.WriteFile(path, []byte("x"), 0o644); !errors.Is(err, unix.EROFS) {
+		t.Errorf("write: %v, want EROFS", err)
+	}
+	d.stop()
+}

@@ -13,30 +13,39 @@ func (n *Node) Unlink(name string) error {
 	if v.readOnly {
 		return unix.EROFS
 	}
-	d, err := n.use()
+	d, child, a, backing, err := n.entry(name)
 	if err != nil {
 		return err
 	}
 	defer d.release()
-	e, broken, err := n.resolve(d, name)
-	if err != nil {
-		return err
-	}
-	child, a, err := n.found(d, place{parent: n, name: name, backing: e.backing}, broken)
-	if err != nil {
-		return err
-	}
 	if child.IsDir() {
 		return unix.EISDIR
 	}
 	doom := child.doom(&a)
 	defer doom.release()
-	if err := v.backing.Unlinkat(d.fd, e.backing, 0); err != nil {
+	if err := v.backing.Unlinkat(d.fd, backing, 0); err != nil {
 		return err
 	}
-	v.dropLongName(d.fd, e.backing)
-	doom.done(n, e.backing)
+	v.dropLongName(d.fd, backing)
+	doom.done(n, backing)
 	return nil
+}
+
+// entry finds an entry that is to be removed. The caller releases d, the
+// directory's descriptor.
+func (n *Node) entry(name string) (d *descriptor, child *Node, a Attr, backing string, err error) {
+	if d, err = n.use(); err != nil {
+		return nil, nil, a, "", err
+	}
+	e, broken, err := n.resolve(d, name)
+	if err == nil {
+		child, a, err = n.found(d, place{parent: n, name: name, backing: e.backing}, broken)
+	}
+	if err != nil {
+		d.release()
+		return nil, nil, a, "", err
+	}
+	return d, child, a, e.backing, nil
 }
 
 // doomed is an inode that is about to lose a name.
@@ -137,26 +146,18 @@ func (n *Node) Rmdir(name string) error {
 	if n.vol.readOnly {
 		return unix.EROFS
 	}
-	d, err := n.use()
+	d, child, _, backing, err := n.entry(name)
 	if err != nil {
 		return err
 	}
 	defer d.release()
-	e, broken, err := n.resolve(d, name)
-	if err != nil {
-		return err
-	}
-	child, _, err := n.found(d, place{parent: n, name: name, backing: e.backing}, broken)
-	if err != nil {
-		return err
-	}
 	if !child.IsDir() {
 		return unix.ENOTDIR
 	}
-	if err := n.removeDir(d, child, e.backing); err != nil {
+	if err := n.removeDir(d, child, backing); err != nil {
 		return err
 	}
-	child.gone(n, e.backing)
+	child.gone(n, backing)
 	return nil
 }
 
