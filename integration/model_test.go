@@ -11,7 +11,7 @@ import (
 
 var (
 	modelSeed  = flag.Uint64("model.seed", 0, "seed of the model tests; 0 draws one")
-	modelSteps = flag.Int("model.steps", 30_000, "operations of the model test on a plain directory; a third on each mount")
+	modelSteps = flag.Int("model.steps", 33_000, "operations of the model test on a plain directory; a third on each mount")
 	modelTime  = flag.Duration("model.time", 0, "how long each model test on a mount goes on, at least")
 )
 
