@@ -168,26 +168,6 @@ func (r *rawFS) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return r.RawFileSystem.Fsync(cancel, in)
 }
 
-func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	r.m.counts.add(opOpendir)
-	return r.RawFileSystem.OpenDir(cancel, in, out)
-}
-
-func (r *rawFS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	r.m.counts.add(opReaddir)
-	return r.RawFileSystem.ReadDir(cancel, in, out)
-}
-
-func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	r.m.counts.add(opReaddirplus)
-	return r.RawFileSystem.ReadDirPlus(cancel, in, out)
-}
-
-func (r *rawFS) ReleaseDir(in *fuse.ReleaseIn) {
-	r.m.counts.add(opReleasedir)
-	r.RawFileSystem.ReleaseDir(in)
-}
-
 func (r *rawFS) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	r.m.counts.add(opFsyncdir)
 	return r.RawFileSystem.FsyncDir(cancel, in)

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"io"
+	"sync"
 	"syscall"
 
 	fusefs "github.com/hanwen/go-fuse/v2/fs"
@@ -10,6 +11,11 @@ import (
 
 	"kmsfs/volume"
 )
+
+// The bridge opens and closes directories; rawFS reads them itself. When the
+// kernel asks again from a place inside the last answer, go-fuse 2.12.1 replays
+// that answer, and loses entries if they do not fit any more, as after a change
+// from READDIR to READDIRPLUS. Here such a request is a seek.
 
 var _ = (fusefs.NodeOpendirHandler)((*node)(nil))
 
@@ -20,47 +26,53 @@ func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fusefs.FileHand
 	if err != nil {
 		return nil, 0, n.m.errnoOf("opendir", err)
 	}
-	return &dirHandle{n: n, list: l}, fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE, 0
+	h := &dirHandle{n: n, list: l}
+	if c, ok := ctx.(*fuse.Context); ok {
+		n.m.opening.Store(c.Cancel, h) // for rawFS.OpenDir, which learns its number
+	}
+	return h, fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE, 0
 }
 
-// dirHandle is an open directory. The bridge calls it from one goroutine at a
-// time.
+// dirHandle is an open directory.
 type dirHandle struct {
-	n    *node
+	n *node
+
+	mu   sync.Mutex
 	list *volume.Listing
-	last volume.Entry // the one that Lookup will be asked for
+	at   uint64        // position after what was answered last
+	next *volume.Entry // read, and did not fit into the last answer
 }
 
-var _ = (fusefs.FileReaddirenter)((*dirHandle)(nil))
-
-func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
-	e, err := h.list.Next()
-	if err == io.EOF {
-		return nil, 0
+// entries calls add with the entries from position off on, until it has no room.
+func (h *dirHandle) entries(off uint64, add func(volume.Entry) bool) syscall.Errno {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if off != h.at {
+		if err := h.list.Seek(off); err != nil {
+			return h.n.m.errnoOf("seekdir", err)
+		}
+		h.at, h.next = off, nil
 	}
-	if err != nil {
-		return nil, h.n.m.errnoOf("readdir", err)
+	for {
+		if h.next == nil {
+			e, err := h.list.Next()
+			if err == io.EOF {
+				return 0
+			}
+			if err != nil {
+				return h.n.m.errnoOf("readdir", err)
+			}
+			h.next = &e
+		}
+		if !add(*h.next) {
+			return 0
+		}
+		h.at, h.next = h.next.Off, nil
 	}
-	h.last = e
-	return &fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Kind, Off: e.Off}, 0
 }
 
-var _ = (fusefs.FileLookuper)((*dirHandle)(nil))
-
-// Lookup serves READDIRPLUS without encrypting again the name that was just
-// decrypted.
-func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
-	if name != h.last.Name {
-		return h.n.Lookup(ctx, name, out)
-	}
-	child, a, err := h.list.Lookup(h.last)
-	return h.n.entry(ctx, "lookup", child, a, err, out)
-}
-
-var _ = (fusefs.FileSeekdirer)((*dirHandle)(nil))
-
-func (h *dirHandle) Seekdir(ctx context.Context, off uint64) syscall.Errno {
-	return h.n.m.errnoOf("seekdir", h.list.Seek(off))
+func direntOf(e volume.Entry) fuse.DirEntry {
+	return fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Kind, Off: e.Off}
 }
 
 var _ = (fusefs.FileReleasedirer)((*dirHandle)(nil))
@@ -71,4 +83,56 @@ var _ = (fusefs.FileFsyncdirer)((*dirHandle)(nil))
 
 func (h *dirHandle) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
 	return h.n.Fsync(ctx, nil, flags)
+}
+
+// OpenDir remembers which handle got which number.
+func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	r.m.counts.add(opOpendir)
+	st := r.RawFileSystem.OpenDir(cancel, in, out)
+	if h, ok := r.m.opening.LoadAndDelete(cancel); ok && st.Ok() {
+		r.m.dirs.Store(out.Fh, h)
+	}
+	return st
+}
+
+// ReleaseDir forgets it again.
+func (r *rawFS) ReleaseDir(in *fuse.ReleaseIn) {
+	r.m.counts.add(opReleasedir)
+	r.m.dirs.Delete(in.Fh)
+	r.RawFileSystem.ReleaseDir(in)
+}
+
+// ReadDir answers with names.
+func (r *rawFS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	r.m.counts.add(opReaddir)
+	h, ok := r.m.dirs.Load(in.Fh)
+	if !ok {
+		return fuse.EBADF
+	}
+	return fuse.Status(h.(*dirHandle).entries(in.Offset, func(e volume.Entry) bool {
+		return out.AddDirEntry(direntOf(e))
+	}))
+}
+
+// ReadDirPlus answers with names and what they are. An entry that cannot be
+// looked up, because it has just gone, is listed without.
+func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	r.m.counts.add(opReaddirplus)
+	h, ok := r.m.dirs.Load(in.Fh)
+	if !ok {
+		return fuse.EBADF
+	}
+	return fuse.Status(h.(*dirHandle).entries(in.Offset, func(e volume.Entry) bool {
+		entry := out.AddDirLookupEntry(direntOf(e))
+		if entry == nil {
+			return false
+		}
+		if e.Name != "." && e.Name != ".." {
+			header := in.InHeader
+			if !r.RawFileSystem.Lookup(cancel, &header, e.Name, entry).Ok() {
+				*entry = fuse.EntryOut{}
+			}
+		}
+		return true
+	}))
 }

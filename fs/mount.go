@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 
@@ -54,6 +55,9 @@ type Mount struct {
 	writeback   bool // the kernel keeps written pages for a while
 	counts      Counts
 	ended       chan struct{} // closed when the mount is gone
+
+	opening sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel
+	dirs    sync.Map // *dirHandle by number
 }
 
 // cacheTimeout is how long the kernel may believe entries and attributes. One

@@ -13,12 +13,10 @@ import (
 
 // Entry is one entry of a directory as a listing shows it.
 type Entry struct {
-	Name    string // plaintext; kmsfs-broken.<hash> where it does not decrypt
-	Ino     uint64
-	Kind    uint32 // S_IFMT bits, 0 if the backing store does not say
-	Off     uint64 // position after this entry, for Listing.Seek
-	backing string
-	broken  bool
+	Name string // plaintext; kmsfs-broken.<hash> where it does not decrypt
+	Ino  uint64
+	Kind uint32 // S_IFMT bits, 0 if the backing store does not say
+	Off  uint64 // position after this entry, for Listing.Seek
 }
 
 // Listing is an open directory. It is not safe for concurrent use.
@@ -68,12 +66,12 @@ func (l *Listing) Next() (Entry, error) {
 		if l.node.isOwn(e.name) && (!l.broken || e.name == recordName) {
 			continue
 		}
-		out := Entry{Ino: e.ino, Kind: e.kind, Off: e.off, backing: e.name}
+		out := Entry{Ino: e.ino, Kind: e.kind, Off: e.off}
 		if !l.broken {
 			out.Name, err = l.node.vol.decode(l.id, l.fd, e.name)
 		}
 		if l.broken || err != nil {
-			out.Name, out.broken = brokenName(e.name), true
+			out.Name = brokenName(e.name)
 		}
 		return out, nil
 	}
@@ -88,16 +86,6 @@ func (l *Listing) Seek(off uint64) error {
 
 // Close ends the listing.
 func (l *Listing) Close() error { return l.node.vol.backing.Close(l.fd) }
-
-// Lookup finds an entry that Next returned, without encrypting its name again.
-func (l *Listing) Lookup(e Entry) (*Node, Attr, error) {
-	d, err := l.node.use()
-	if err != nil {
-		return nil, Attr{}, err
-	}
-	defer d.release()
-	return l.node.found(d, place{parent: l.node, name: e.Name, backing: e.backing}, e.broken)
-}
 
 // dirent is one entry of the backing directory.
 type dirent struct {
