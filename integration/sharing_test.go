@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -409,11 +409,11 @@ func entries(t testing.TB, fd int, buf []byte) []entry {
 	}
 	var out []entry
 	for b := buf[:n]; len(b) > 0; {
-		d := (*unix.Dirent)(unsafe.Pointer(&b[0]))
-		name := b[unsafe.Offsetof(d.Name):d.Reclen]
-		name = name[:bytes.IndexByte(name, 0)]
-		out = append(out, entry{string(name), d.Off})
-		b = b[d.Reclen:]
+		// getdents64(2): ino u64, off u64, length u16, type u8, name, NUL.
+		length := binary.NativeEndian.Uint16(b[16:])
+		name, _, _ := bytes.Cut(b[19:length], []byte{0})
+		out = append(out, entry{string(name), int64(binary.NativeEndian.Uint64(b[8:]))})
+		b = b[length:]
 	}
 	return out
 }
