@@ -61,24 +61,15 @@ func (w *writer) recount(next *crypto.Record) error {
 		if err := w.readSpan(record, i); err != nil {
 			return err
 		}
-		old := w.old.tag(i)
 		if !bytes.Equal(record, w.sealed(i, n)) {
-			if old == ([16]byte{}) {
+			if w.old.tag(i) == ([16]byte{}) {
 				if err := w.emptyHole(record, i); err != nil {
 					return err
 				}
 			}
 			continue
 		}
-		if old != ([16]byte{}) {
-			crypto.XORRoot(&next.Root, w.keys.rooter.Term(i, old))
-		} else {
-			next.Stored++
-		}
-		crypto.XORRoot(&next.Root, w.keys.rooter.Term(i, crypto.RecordTag(record)))
-	}
-	if !next.HasRoot() {
-		next.Root = [16]byte{}
+		w.swapTerm(next, i, record)
 	}
 	return nil
 }

@@ -136,19 +136,6 @@ func (w *writer) resealTail(next *crypto.Record, tail uint64) error {
 	return nil
 }
 
-// swapTerm puts the term of a newly sealed block in the place of the old one's.
-func (w *writer) swapTerm(next *crypto.Record, index uint64, sealed []byte) {
-	if tag := w.old.tag(index); tag != ([16]byte{}) {
-		crypto.XORRoot(&next.Root, w.keys.rooter.Term(index, tag))
-	} else {
-		next.Stored++
-	}
-	crypto.XORRoot(&next.Root, w.keys.rooter.Term(index, crypto.RecordTag(sealed)))
-	if !next.HasRoot() {
-		next.Root = [16]byte{}
-	}
-}
-
 // removeTerms takes the blocks [first, end) out of count and root.
 func (w *writer) removeTerms(next *crypto.Record, first, end uint64) error {
 	dense := w.rec.Stored == w.old.count

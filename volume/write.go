@@ -253,23 +253,29 @@ func (w *writer) padSegment(size int64) segment {
 
 // updateRoot exchanges the terms of the old blocks for those of the new ones.
 func (w *writer) updateRoot(next *crypto.Record, padded bool) {
-	swap := func(index uint64, sealed []byte) {
-		if tag := w.old.tag(index); tag != ([16]byte{}) {
-			crypto.XORRoot(&next.Root, w.keys.rooter.Term(index, tag))
-		} else {
-			next.Stored++
-		}
-		crypto.XORRoot(&next.Root, w.keys.rooter.Term(index, crypto.RecordTag(sealed)))
-	}
 	for i := w.first; i <= w.last; i++ {
-		swap(i, w.sealed(i, crypto.BlockLen(int64(next.Size), i)))
+		w.swapTerm(next, i, w.sealed(i, crypto.BlockLen(int64(next.Size), i)))
 	}
 	if padded {
-		swap(w.old.count-1, w.slot.payload()[slotPadAt:][:crypto.CipherBlockSize])
+		w.swapTerm(next, w.old.count-1, w.slot.payload()[slotPadAt:][:crypto.CipherBlockSize])
+	}
+}
+
+// swapTerm puts the term of a newly sealed block in the place of the old one's;
+// a file without a root only counts.
+func (w *writer) swapTerm(next *crypto.Record, index uint64, sealed []byte) {
+	tag := w.old.tag(index)
+	hole := tag == [16]byte{}
+	if hole {
+		next.Stored++
 	}
 	if !next.HasRoot() {
-		next.Root = [16]byte{}
+		return
 	}
+	if !hole {
+		crypto.XORRoot(&next.Root, w.keys.rooter.Term(index, tag))
+	}
+	crypto.XORRoot(&next.Root, w.keys.rooter.Term(index, crypto.RecordTag(sealed)))
 }
 
 // rememberTags keeps the tags of the blocks now on disk.
