@@ -18,7 +18,23 @@ var (
 // TestTheModelAgreesWithAPlainDirectory shows that the model is right: what it
 // expects is what the kernel's own file systems do.
 func TestTheModelAgreesWithAPlainDirectory(t *testing.T) {
-	model.Run(t, model.Directory(t.TempDir()), model.Options{Seed: *modelSeed, Steps: *modelSteps, Every: 1000, NoZeroRange: true})
+	dir := t.TempDir()
+	model.Run(t, model.Directory(dir), model.Options{
+		Seed: *modelSeed, Steps: *modelSteps, Every: 1000, NoZeroRange: true, Store: probe(t, dir),
+	})
+}
+
+// probe finds out what a store can do, and tells what the model will not do.
+func probe(t *testing.T, dir string) model.Store {
+	t.Helper()
+	s, err := model.ProbeStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s != (model.Store{Xattrs: true, Tmpfile: true}) {
+		t.Logf("%s can do only %+v; ext4, xfs or btrfs can do all", dir, s)
+	}
+	return s
 }
 
 func TestRandomOperationsOnAMountAgreeWithAModel(t *testing.T) {
@@ -35,8 +51,12 @@ func TestRandomOperationsOnAMountAgreeWithAModel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newVolume(t, volume.ModeFile)
 			m.mount(edit)
+			var o fs.Options
+			edit(&o)
+			store := probe(t, m.Backing)
+			store.Xattrs = store.Xattrs && !o.NoXattr
 			model.Run(t, model.Directory(m.Dir), model.Options{
-				Seed: *modelSeed, Steps: *modelSteps / 3, Time: *modelTime, Every: 1000,
+				Seed: *modelSeed, Steps: *modelSteps / 3, Time: *modelTime, Every: 1000, Store: store,
 				Reopen: func() model.Target {
 					m.unmount()
 					m.mount(edit)

@@ -140,6 +140,8 @@ func (b byPath) set(p string, c Change) error {
 
 func (b byPath) Chmod(p string, mode uint32) error { return b.set(p, Change{Mode: &mode}) }
 
+func (b byPath) Chown(p string, uid, gid uint32) error { return b.set(p, Change{UID: &uid, GID: &gid}) }
+
 func (b byPath) SetMtime(p string, mtime time.Time) error { return b.set(p, Change{Mtime: &mtime}) }
 
 // openNode is a node that somebody has open.
@@ -155,7 +157,56 @@ func (o openNode) ReadAt(b []byte, off int64) (int, error) {
 
 func (o openNode) Truncate(size int64) error { return o.n.Truncate(context.Background(), size) }
 
+func (o openNode) Link(fs model.Target, p string) error {
+	return fs.(byPath).in(p, func(n *Node, name string) error { _, err := n.Link(o.n, name); return err })
+}
+
+// Close leaves the node to Volume.Close: another handle may be of the same one.
 func (o openNode) Close() error { return nil }
+
+func (b byPath) CreateTemp(dir string) (model.Handle, error) {
+	n, err := b.at(dir)
+	if err != nil {
+		return nil, err
+	}
+	temp, _, err := n.CreateTemp(0o640, Owner{})
+	if err != nil {
+		return nil, err
+	}
+	return openNode{temp}, nil
+}
+
+func (b byPath) Setxattr(p, name string, value []byte, flags int) error {
+	n, err := b.at(p)
+	if err != nil {
+		return err
+	}
+	return n.Setxattr(name, value, flags)
+}
+
+func (b byPath) Getxattr(p, name string) ([]byte, error) {
+	n, err := b.at(p)
+	if err != nil {
+		return nil, err
+	}
+	return n.Getxattr(name)
+}
+
+func (b byPath) Removexattr(p, name string) error {
+	n, err := b.at(p)
+	if err != nil {
+		return err
+	}
+	return n.Removexattr(name)
+}
+
+func (b byPath) Listxattr(p string) ([]string, error) {
+	n, err := b.at(p)
+	if err != nil {
+		return nil, err
+	}
+	return n.Listxattr()
+}
 
 func (b byPath) Open(p string) (model.Handle, error) {
 	n, err := b.at(p)
@@ -189,7 +240,7 @@ func (b byPath) Stat(p string) (model.Stat, error) {
 	a, err := n.Attr()
 	return model.Stat{
 		Size: int64(a.Size), Nlink: int(a.Nlink), Kind: n.Kind(), Mode: a.Mode & 0o7777,
-		Mtime: time.Unix(a.Mtime.Sec, int64(a.Mtime.Nsec)),
+		UID: a.UID, GID: a.GID, Mtime: time.Unix(a.Mtime.Sec, int64(a.Mtime.Nsec)),
 	}, err
 }
 
@@ -200,8 +251,12 @@ func TestRandomOperationsAgreeWithAModelAlsoAfterReopening(t *testing.T) {
 			// Few descriptors, so that files are closed and opened all the time.
 			few := func(o *Options) { o.MaxDescriptors = 8 }
 			v := b.open(few)
+			store, err := model.ProbeStore(b.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
 			model.Run(t, byPath{t, v}, model.Options{
-				Seed: *modelSeed, Steps: *modelSteps, Every: 1500,
+				Seed: *modelSeed, Steps: *modelSteps, Every: 1500, Store: store,
 				Reopen: func() model.Target {
 					b.close(v)
 					v = b.open(few)

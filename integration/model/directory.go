@@ -1,8 +1,10 @@
 package model
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,6 +93,10 @@ func (d Directory) Mkfifo(path string) error { return unix.Mkfifo(d.at(path), 0o
 
 func (d Directory) Chmod(path string, mode uint32) error { return unix.Chmod(d.at(path), mode) }
 
+func (d Directory) Chown(path string, uid, gid uint32) error {
+	return unix.Lchown(d.at(path), int(uid), int(gid))
+}
+
 func (d Directory) SetMtime(path string, mtime time.Time) error {
 	return os.Chtimes(d.at(path), time.Time{}, mtime)
 }
@@ -100,7 +106,40 @@ func (d Directory) Open(path string) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, nil
+	return openFile{f}, nil
+}
+
+func (d Directory) CreateTemp(dir string) (Handle, error) {
+	fd, err := unix.Open(d.at(dir), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	return openFile{os.NewFile(uintptr(fd), "temporary file")}, nil
+}
+
+// openFile is a Handle.
+type openFile struct{ *os.File }
+
+func (f openFile) Link(dir Target, path string) error {
+	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, dir.(Directory).at(path), unix.AT_SYMLINK_FOLLOW)
+}
+
+func (d Directory) Setxattr(path, name string, value []byte, flags int) error {
+	return unix.Setxattr(d.at(path), name, value, flags)
+}
+
+func (d Directory) Getxattr(path, name string) ([]byte, error) {
+	b := make([]byte, 1<<16)
+	n, err := unix.Getxattr(d.at(path), name, b)
+	return b[:max(n, 0)], err
+}
+
+func (d Directory) Removexattr(path, name string) error { return unix.Removexattr(d.at(path), name) }
+
+func (d Directory) Listxattr(path string) ([]string, error) {
+	b := make([]byte, 1<<16)
+	n, err := unix.Listxattr(d.at(path), b)
+	return strings.FieldsFunc(string(b[:max(n, 0)]), func(r rune) bool { return r == 0 }), err
 }
 
 func (d Directory) Readlink(path string) (string, error) { return os.Readlink(d.at(path)) }
@@ -119,6 +158,6 @@ func (d Directory) Stat(path string) (Stat, error) {
 	err := unix.Lstat(d.at(path), &st)
 	return Stat{
 		Size: st.Size, Nlink: int(st.Nlink), Kind: st.Mode & unix.S_IFMT, Mode: st.Mode & 0o7777,
-		Mtime: time.Unix(st.Mtim.Unix()),
+		UID: st.Uid, GID: st.Gid, Mtime: time.Unix(st.Mtim.Unix()),
 	}, err
 }

@@ -7,12 +7,9 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-func newDir() *node { return &node{kind: unix.S_IFDIR, children: map[string]*node{}} }
 
 // contains tells whether d is n or below it.
 func (n *node) contains(d *node) bool {
@@ -25,27 +22,6 @@ func (n *node) contains(d *node) bool {
 		}
 	}
 	return false
-}
-
-// attributes changes mode or modification time.
-func (w *walker) attributes(p string, n *node) {
-	if n.kind == unix.S_IFLNK {
-		return
-	}
-	if w.rng.IntN(2) == 0 {
-		mode := []uint32{0o600, 0o644, 0o755, 0o700, 0o666}[w.rng.IntN(5)]
-		if n.kind == unix.S_IFDIR {
-			mode |= 0o700
-		}
-		w.last = fmt.Sprintf("chmod %q to %o", p, mode)
-		w.expect(w.fs.Chmod(p, mode), 0)
-		n.mode = mode
-		return
-	}
-	mtime := time.Unix(w.rng.Int64N(2_000_000_000), w.rng.Int64N(1_000_000_000))
-	w.last = fmt.Sprintf("set the mtime of %q to %v", p, mtime)
-	w.expect(w.fs.SetMtime(p, mtime), 0)
-	n.mtime = mtime
 }
 
 // pick descends at random to a directory.
@@ -101,13 +77,13 @@ func (w *walker) make(op int, dir string, m *node, name string) {
 		if op == 0 {
 			w.last = fmt.Sprintf("mkfifo %q", p)
 			if w.expect(w.fs.Mkfifo(p), want) {
-				m.children[name] = &node{kind: unix.S_IFIFO, nlink: 1}
+				m.children[name] = m.newEntry(unix.S_IFIFO)
 			}
 			return
 		}
 		w.last = fmt.Sprintf("create %q", p)
 		if w.expect(w.fs.Create(p), want) {
-			m.children[name] = &node{kind: unix.S_IFREG, nlink: 1}
+			m.children[name] = m.newEntry(unix.S_IFREG)
 			w.write(p, m.children[name])
 		}
 	case op < 20:
@@ -116,13 +92,14 @@ func (w *walker) make(op int, dir string, m *node, name string) {
 		}
 		w.last = fmt.Sprintf("mkdir %q", p)
 		if w.expect(w.fs.Mkdir(p), want) {
-			m.children[name] = newDir()
+			m.children[name] = m.newEntry(unix.S_IFDIR)
 		}
 	case op < 24:
 		w.last = fmt.Sprintf("symlink %q", p)
 		target := string(bytes.ReplaceAll(pattern(1+w.rng.IntN(4000), 1), []byte{0}, []byte{'z'}))
 		if w.expect(w.fs.Symlink(target, p), want) {
-			m.children[name] = &node{kind: unix.S_IFLNK, link: target, nlink: 1}
+			m.children[name] = m.newEntry(unix.S_IFLNK)
+			m.children[name].link = target
 		}
 	default:
 		from, fromDir := w.pick()

@@ -6,6 +6,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Handle is an open file.
@@ -13,13 +15,16 @@ type Handle interface {
 	WriteAt(data []byte, off int64) (int, error)
 	ReadAt(dest []byte, off int64) (int, error)
 	Truncate(size int64) error
+	// Link gives the file one more name in the target that it is of.
+	Link(fs Target, path string) error
 	Close() error
 }
 
 // held is an open file, whatever became of its names.
 type held struct {
-	h Handle
-	n *node
+	h       Handle
+	n       *node
+	unnamed bool // never had a name
 }
 
 const maxHeld = 6
@@ -37,13 +42,56 @@ func (w *walker) hold(p string, f *node) {
 		w.useHeld(w.rng.IntN(len(w.held)))
 		return
 	}
-	if len(w.held) == maxHeld {
-		w.release(w.rng.IntN(maxHeld))
-	}
 	w.last = fmt.Sprintf("open %q", p)
 	h, err := w.fs.Open(p)
 	w.expect(err, 0)
-	w.held = append(w.held, held{h, f})
+	w.keep(held{h: h, n: f})
+}
+
+// keep adds an open file to those that are held.
+func (w *walker) keep(h held) {
+	w.held = append(w.held, h)
+	if len(w.held) > maxHeld {
+		w.release(w.rng.IntN(maxHeld))
+	}
+}
+
+// createTemp makes a file without a name and writes to it. It may get a name
+// later, or none.
+func (w *walker) createTemp(dir string, m *node) {
+	w.last = fmt.Sprintf("make a file without a name in %q", dir)
+	h, err := w.fs.CreateTemp(dir)
+	if !w.o.Store.Tmpfile {
+		w.expect(err, unix.EOPNOTSUPP)
+		return
+	}
+	w.expect(err, 0)
+	f := m.newEntry(unix.S_IFREG)
+	f.nlink = 0
+	w.keep(held{h: h, n: f, unnamed: true})
+	w.useHeld(len(w.held) - 1)
+}
+
+// linkHeld gives a name to an open file that has one already, or never had.
+// One whose names are gone gets none: that answer is the kernel's own.
+func (w *walker) linkHeld(p string, m *node, name string) {
+	for i := range w.held {
+		h := &w.held[i]
+		if h.n.nlink == 0 && !h.unnamed {
+			continue
+		}
+		w.last = fmt.Sprintf("link of an open file with %d names to %q", h.n.nlink, p)
+		want := unix.Errno(0)
+		if m.children[name] != nil {
+			want = unix.EEXIST
+		}
+		if w.expect(h.h.Link(w.fs, p), want) {
+			h.n.nlink++
+			h.unnamed = false
+			m.children[name] = h.n
+		}
+		return
+	}
 }
 
 // useHeld writes, truncates and reads through an open file.

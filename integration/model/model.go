@@ -1,7 +1,3 @@
-// Package model compares a file system with a model of it in memory: the same
-// random operations are done on both, and every answer must agree. Any file
-// system that can be reached by paths can be the target: a volume without a
-// mount, a mount, a plain directory.
 package model
 
 import (
@@ -43,9 +39,18 @@ type Target interface {
 	Readlink(path string) (string, error)
 	Mkfifo(path string) error
 	Chmod(path string, mode uint32) error
+	// Chown changes the owner of the entry itself, also of a symlink.
+	Chown(path string, uid, gid uint32) error
 	SetMtime(path string, mtime time.Time) error
+	// The extended attributes of a file or directory; flags as setxattr(2).
+	Setxattr(path, name string, value []byte, flags int) error
+	Getxattr(path, name string) ([]byte, error)
+	Removexattr(path, name string) error
+	Listxattr(path string) ([]string, error)
 	// Open returns a file that stays usable when its names are gone.
 	Open(path string) (Handle, error)
+	// CreateTemp makes a file without a name that belongs into a directory.
+	CreateTemp(dir string) (Handle, error)
 	List(path string) ([]string, error)
 	Stat(path string) (Stat, error)
 }
@@ -56,6 +61,8 @@ type Stat struct {
 	Nlink int
 	Kind  uint32 // S_IFMT bits
 	Mode  uint32 // permission bits
+	UID   uint32
+	GID   uint32
 	Mtime time.Time
 }
 
@@ -70,6 +77,8 @@ type Options struct {
 	Reopen func() Target
 	// NoZeroRange says that the target may refuse FALLOC_FL_ZERO_RANGE.
 	NoZeroRange bool
+	// Store is what the target can do.
+	Store Store
 	// Forget, if set, makes the target let go of what it caches of a path.
 	Forget func(path string)
 	// Check, if set, looks at a file once more when everything is compared.
@@ -84,7 +93,10 @@ type node struct {
 	content  []byte           // files
 	link     string           // symlinks
 	nlink    int
-	mode     uint32    // 0 until it was changed
+	mode     uint32 // until it was changed only suid, sgid and sticky count
+	changed  bool   // mode
+	uid, gid uint32
+	xattrs   map[string][]byte
 	mtime    time.Time // zero unless nothing has moved it since it was set
 }
 
@@ -108,7 +120,7 @@ func Run(t testing.TB, fs Target, o Options) {
 		o.Seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("%d steps with seed %d", o.Steps, o.Seed)
-	w := &walker{t: t, o: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), fs: fs, root: newDir()}
+	w := &walker{t: t, o: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), fs: fs, root: newRoot()}
 	for start := time.Now(); w.step < o.Steps || time.Since(start) < o.Time; w.step++ {
 		w.one()
 		if o.Forget != nil && w.rng.IntN(20) == 0 {
@@ -150,7 +162,7 @@ func (w *walker) expect(err error, want unix.Errno) bool {
 func (w *walker) one() {
 	dir, m := w.pick()
 	name := w.name()
-	switch op := w.rng.IntN(100); {
+	switch op := w.rng.IntN(110); {
 	case op < 28:
 		w.make(op, dir, m, name)
 	case op < 36:
@@ -171,9 +183,17 @@ func (w *walker) one() {
 		if name, n := w.existing(m, 0); n != nil {
 			w.attributes(path.Join(dir, name), n)
 		}
-	default:
+	case op < 100:
 		w.last = fmt.Sprintf("list %q", dir)
 		w.list(dir, m)
+	case op < 106:
+		if name, n := w.existing(m, 0); n != nil {
+			w.xattr(path.Join(dir, name), n)
+		}
+	case op < 108:
+		w.createTemp(dir, m)
+	default:
+		w.linkHeld(path.Join(dir, name), m, name)
 	}
 }
 
@@ -194,9 +214,13 @@ func (w *walker) compare(dir string, m *node) {
 		if err != nil || st.Kind != c.kind {
 			w.fail("stat %q: %+v, %v, want kind %o", p, st, err, c.kind)
 		}
-		if c.mode != 0 && st.Mode != c.mode {
-			w.fail("stat %q: mode %o, want %o", p, st.Mode, c.mode)
+		if want := c.seen(st.Mode); st.Mode != want {
+			w.fail("stat %q: mode %o, want %o", p, st.Mode, want)
 		}
+		if st.UID != c.uid || st.GID != c.gid {
+			w.fail("stat %q: owner %d:%d, want %d:%d", p, st.UID, st.GID, c.uid, c.gid)
+		}
+		w.compareXattrs(p, c)
 		if c.kind != unix.S_IFDIR && !c.mtime.IsZero() && !st.Mtime.Equal(c.mtime) {
 			w.fail("stat %q: mtime %v, want %v", p, st.Mtime, c.mtime)
 		}
