@@ -36,6 +36,13 @@ func (w *walker) letGo() {
 	}
 }
 
+// close closes them as they are.
+func (w *walker) close() {
+	for _, h := range w.held {
+		_ = h.h.Close()
+	}
+}
+
 // hold opens a file and keeps it, or works with one that is held.
 func (w *walker) hold(p string, f *node) {
 	if w.rng.IntN(3) > 0 && len(w.held) > 0 {

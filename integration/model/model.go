@@ -121,6 +121,7 @@ func Run(t testing.TB, fs Target, o Options) {
 	}
 	t.Logf("%d steps with seed %d", o.Steps, o.Seed)
 	w := &walker{t: t, o: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), fs: fs, root: newRoot()}
+	defer w.close() // or a test that failed could not unmount
 	for start := time.Now(); w.step < o.Steps || time.Since(start) < o.Time; w.step++ {
 		w.one()
 		if o.Forget != nil && w.rng.IntN(20) == 0 {
