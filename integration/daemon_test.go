@@ -64,17 +64,20 @@ func newDaemon(t testing.TB, initFlags ...string) *daemon {
 		t.Fatal(err)
 	}
 	home := t.TempDir()
-	pass := filepath.Join(home, "passphrase")
-	if err := os.WriteFile(pass, []byte("correct horse\n"), 0o600); err != nil {
+	d := &daemon{t: t, bin: bin, Backing: filepath.Join(home, "backing"), Dir: t.TempDir()}
+	if err := os.WriteFile(d.passphrase(), []byte("correct horse\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, bin: bin, Backing: filepath.Join(home, "backing"), Dir: t.TempDir()}
 	d.env = append(os.Environ(), "HOME="+home, "XDG_STATE_HOME="+filepath.Join(home, "state"),
-		"KMSFS_KEYSTORE="+filepath.Join(home, "keystore.json"), "KMSFS_PASSPHRASE_FILE="+pass)
+		"KMSFS_KEYSTORE="+d.keystore(), "KMSFS_PASSPHRASE_FILE="+d.passphrase())
 	d.run(append(append([]string{"init"}, initFlags...), d.Backing)...)
 	t.Cleanup(d.kill)
 	return d
 }
+
+// keystore and passphrase are files beside the backing directory.
+func (d *daemon) keystore() string   { return filepath.Join(filepath.Dir(d.Backing), "keystore.json") }
+func (d *daemon) passphrase() string { return filepath.Join(filepath.Dir(d.Backing), "passphrase") }
 
 func (d *daemon) run(args ...string) string {
 	d.t.Helper()

@@ -1,11 +1,22 @@
 // Package integration tests kmsfs as a whole: on real mounts, and against its documents.
 //
 //	mount_test.go         volumes mounted by the test's own process, for the others
+//	daemon_test.go        volumes mounted by the command, for the others
+//	users_test.go         running a test again as an ordinary user; running programs
+//	process_test.go       this test program in other roles, in processes of its own
 //	tree_test.go          a real tree goes in and comes back; what the backing tree shows of it
 //	model_test.go         random operations, compared with the model in folder model
-//	concurrency_test.go   readers, writers and truncaters of one file; unlinked files
-//	requests_test.go      FUSE requests per operation
+//	semantics_test.go     what docs/SEMANTICS.md says of files, times and permissions
 //	xattr_test.go         attributes, ACLs and capabilities, compared with a local file system
+//	readdir_test.go       directories that change while they are read
+//	sharing_test.go       mappings, locks and direct access, between processes
+//	concurrency_test.go   readers, writers and truncaters of one file; unlinked files
+//	posix_test.go         go-fuse's posixtest, with each way to mount
+//	apps_test.go copy_test.go postgres_test.go   programs that people run
+//	mount8_test.go        mount(8), fstab and umount(8)
+//	kill_test.go          kill -9 of the daemon
+//	requests_test.go      FUSE requests per operation
 //	imports_test.go       the import table of docs/ARCHITECTURE.md
 //	format_test.go        the figures of docs/FORMAT.md
+//	semantics_doc_test.go   the tests that docs/SEMANTICS.md names
 package integration

@@ -1,8 +1,6 @@
 package integration
 
 import (
-	"bytes"
-	"flag"
 	"maps"
 	"os"
 	"path/filepath"
@@ -21,21 +19,11 @@ var notYet = map[string]string{
 }
 
 func init() {
-	processes["posix"] = func(args []string) int {
-		if err := flag.Set("test.v", "true"); err != nil {
-			return 1
-		}
-		testing.Main(func(_, _ string) (bool, error) { return true, nil }, []testing.InternalTest{{
-			Name: args[0],
-			F:    func(t *testing.T) { posixtest.All[args[0]](t, args[1]) },
-		}}, nil, nil)
-		return 1 // Main does not return
-	}
+	testProcess("posix", func(t *testing.T, args []string) { posixtest.All[args[0]](t, args[1]) })
 }
 
-// posix runs all of the tests on a mount, each in a directory of its own and in
-// a process of its own: one that fails must be able to, and one that crashes
-// must not take the others along.
+// posix runs all of the tests on a mount, each in a directory and in a process
+// of its own.
 func posix(t *testing.T, mountFlags ...string) {
 	t.Parallel()
 	d := newDaemon(t)
@@ -47,13 +35,13 @@ func posix(t *testing.T, mountFlags ...string) {
 				t.Fatal(err)
 			}
 			out, err := process(t, "posix", name, dir).CombinedOutput()
-			passed := err == nil && bytes.Contains(out, []byte("--- PASS: "+name+" "))
+			ok := passed("posix", out, err)
 			switch why, missing := notYet[name]; {
-			case missing && passed:
+			case missing && ok:
 				t.Errorf("passes although it is listed as failing (%s): remove it from the table", why)
 			case missing:
 				t.Skipf("%s:\n%s", why, out)
-			case !passed: // or skips itself
+			case !ok: // or skips itself
 				t.Errorf("%v\n%s", err, out)
 			}
 		})

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"os"
@@ -24,6 +25,26 @@ func runAsProcess() (int, bool) {
 	}
 	flag.Parse()
 	return call(flag.Args()), true
+}
+
+// testProcess registers a process that runs one test: one that fails must be
+// able to, and one that crashes must not take the others along.
+func testProcess(name string, call func(t *testing.T, args []string)) {
+	processes[name] = func(args []string) int {
+		if err := flag.Set("test.v", "true"); err != nil {
+			return 1
+		}
+		testing.Main(func(_, _ string) (bool, error) { return true, nil }, []testing.InternalTest{{
+			Name: name,
+			F:    func(t *testing.T) { call(t, args) },
+		}}, nil, nil)
+		return 1 // Main does not return
+	}
+}
+
+// passed tells whether a process of testProcess ended well, and did not skip itself.
+func passed(name string, out []byte, err error) bool {
+	return err == nil && bytes.Contains(out, []byte("--- PASS: "+name+" "))
 }
 
 // process returns a command that is not started yet.

@@ -99,9 +99,9 @@ func positional(names ...string) cobra.PositionalArgs {
 
 // stateDir is where this host remembers volumes.
 func (a *app) stateDir() (string, error) {
-	dir := volume.DefaultStateDir(a.getenv, a.euid, a.getenv("HOME"))
+	dir := volume.DefaultStateDir(a.getenv, a.euid, a.home())
 	if !filepath.IsAbs(dir) {
-		return "", withHint(errors.New("no directory to remember volumes in: HOME is not set"), "set HOME or XDG_STATE_HOME")
+		return "", withHint(errors.New("no directory to remember volumes in: no home directory is known"), "set HOME or XDG_STATE_HOME")
 	}
 	return dir, nil
 }

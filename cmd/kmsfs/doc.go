@@ -22,9 +22,11 @@
 //	daemon.go        the daemon's side
 //	link.go          the messages between the two
 //	serve.go         a mount from opening the volume to closing it
+//	leaving.go       waiting for the process of a mount that is gone
 //	presence.go      how unmount sees that a mount's process is done
 //	providers.go     the key providers; the local one's keystore
 //	passphrase.go    where the keystore's passphrase comes from
+//	home.go          the home directory, also where HOME is not set
 //	terminal.go      asking for it
 //	harden.go        no core dumps, no debugger
 //

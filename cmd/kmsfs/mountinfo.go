@@ -23,8 +23,11 @@ type mountEntry struct {
 // findMount returns what is mounted at path, which is absolute and without
 // symbolic links; the topmost one. The file system itself is not asked: it may
 // be dead.
-func findMount(path string) (mountEntry, bool, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+func findMount(path string) (mountEntry, bool, error) { return findMountOf("self", path) }
+
+// findMountOf is findMount where another process lives, which is named by its ID.
+func findMountOf(process, path string) (mountEntry, bool, error) {
+	f, err := os.Open("/proc/" + process + "/mountinfo")
 	if err != nil {
 		return mountEntry{}, false, fmt.Errorf("read mounts: %w", err)
 	}

@@ -35,7 +35,7 @@ var (
 	}
 	// laterOptions are promised and not there yet: asking for one and not
 	// getting it is worse than an error.
-	laterOptions = []string{"strict", "latency"}
+	laterOptions = []string{"strict", "latency", "remount"}
 )
 
 // parseMountOptions reads the values of -o, in their order. A sloppy one, which

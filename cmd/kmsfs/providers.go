@@ -83,8 +83,8 @@ func (a *app) keystorePath() (string, error) {
 	if dir := a.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "kmsfs", "keystore.json"), nil
 	}
-	if home := a.getenv("HOME"); filepath.IsAbs(home) {
+	if home := a.home(); filepath.IsAbs(home) {
 		return filepath.Join(home, ".local", "share", "kmsfs", "keystore.json"), nil
 	}
-	return "", withHint(errors.New("no keystore: HOME is not set"), "name it with --keystore FILE or KMSFS_KEYSTORE")
+	return "", withHint(errors.New("no keystore: no home directory is known"), "name it with --keystore FILE, -o keystore=FILE or KMSFS_KEYSTORE")
 }

@@ -23,7 +23,9 @@ func TestMain(m *testing.M) {
 }
 
 // The scripts run the command in processes of its own, on real mounts. Besides
-// testscript's commands they have those of scriptCommands.
+// testscript's commands they have those of scriptCommands. What opens a file of a
+// mount is run by exec: what this process has open, a program that it starts at
+// that moment has too, and the mount is in use.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",

@@ -62,12 +62,9 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 
 // openVolume opens the volume of a request.
 func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry, log *slog.Logger) (*volume.Volume, error) {
-	info, err := volume.ReadInfo(r.Backing)
+	info, err := readUnused(ctx, r.Backing, log) // Open would say so too, after asking for a passphrase
 	if err != nil {
 		return nil, err
-	}
-	if len(info.Sessions) > 0 { // Open would say so too, after asking for a passphrase
-		return nil, info.Sessions[0].InUse()
 	}
 	if err := openFirst(ctx, info.Keys, keys); err != nil {
 		return nil, err

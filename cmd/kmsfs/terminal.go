@@ -17,7 +17,7 @@ func askTerminal(ctx context.Context, keystore string, what askFor) ([]byte, err
 	if err != nil {
 		return nil, withHint(
 			fmt.Errorf("no passphrase for keystore %s: none was given, and there is no terminal to ask on", keystore),
-			"give it with --passphrase-file, --passphrase-command or KMSFS_PASSPHRASE_FILE, or as the systemd credential %s", credentialName)
+			"give it with --passphrase-file, --passphrase-command, -o passphrase-file=FILE or KMSFS_PASSPHRASE_FILE, or as the systemd credential %s", credentialName)
 	}
 	defer tty.Close()
 	if what == askExisting {

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"strconv"
+	"time"
+
+	"kmsfs/volume"
+)
+
+// readUnused reads what can be said of a volume that no mount has open for
+// writing. A mount that is gone, but whose process has yet to finish, is waited
+// for: umount(8) does not, and who mounts again right after it must not fail.
+func readUnused(ctx context.Context, backing string, log *slog.Logger) (volume.Info, error) {
+	const pause, blindLooks = 10 * time.Millisecond, 10
+	blind := 0
+	for start := time.Now(); ; {
+		info, err := volume.ReadInfo(backing)
+		if err != nil || len(info.Sessions) == 0 {
+			return info, err
+		}
+		s := info.Sessions[0]
+		gone, err := leaving(s)
+		if err != nil { // its process ends just now, or is none that we can see
+			blind++
+		}
+		if err == nil && !gone || blind > blindLooks || time.Since(start) > settleTime {
+			return info, s.InUse()
+		}
+		log.Debug("waiting for the last mount to finish", "process", s.PID)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return info, ctx.Err()
+		}
+	}
+}
+
+// leaving tells whether a session's mount is gone where its process lives. One
+// that was detached while in use looks the same.
+func leaving(s volume.SessionInfo) (bool, error) {
+	if host, err := os.Hostname(); err != nil || host != s.Host {
+		return false, err
+	}
+	m, ok, err := findMountOf(strconv.Itoa(s.PID), s.Mountpoint)
+	return !ok || m.fsType != fsType, err
+}
