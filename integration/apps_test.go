@@ -12,27 +12,6 @@ import (
 	"time"
 )
 
-// asRootAndAsUser runs a test as root, on a mount that lets others in, and as an
-// ordinary user on a mount of his own.
-func asRootAndAsUser(t *testing.T, call func(t *testing.T, d *daemon)) {
-	t.Helper()
-	if !asUser(t, "nobody") {
-		t.Run("as root", func(t *testing.T) {
-			d := newDaemon(t)
-			d.flags = []string{"--allow-other"}
-			d.start()
-			call(t, d)
-			d.stop()
-		})
-		return
-	}
-	needFuse(t)
-	d := newDaemon(t)
-	d.start()
-	call(t, d)
-	d.stop()
-}
-
 // remount stops the daemon and starts it again: nothing is cached then.
 func (d *daemon) remount() {
 	d.t.Helper()
@@ -43,7 +22,7 @@ func (d *daemon) remount() {
 func TestSqliteKeepsItsDatabaseWholeWhenAClientIsKilled(t *testing.T) {
 	t.Parallel()
 	need(t, "sqlite3")
-	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
+	asRootAndAsUser(t, ways, func(t *testing.T, d *daemon) {
 		for _, journal := range []string{"delete", "wal"} {
 			sqliteKilled(t, d, journal)
 		}
@@ -136,7 +115,7 @@ func goSource(t testing.TB, path string) string {
 func TestGitRepositoriesAreWhole(t *testing.T) {
 	t.Parallel()
 	need(t, "git")
-	asRootAndAsUser(t, func(t *testing.T, d *daemon) {
+	asRootAndAsUser(t, heavyWays(), func(t *testing.T, d *daemon) {
 		s := shell{t: t, Dir: d.Dir, Env: []string{
 			"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_TERMINAL_PROMPT=0",
 			"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@localhost", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@localhost",
@@ -186,8 +165,10 @@ func TestAGoModuleIsBuiltAndTestedWithItsCacheOnTheMount(t *testing.T) {
 		return
 	}
 	needFuse(t)
-	d := newDaemon(t)
-	d.start()
+	mountedIn(t, heavyWays(), goModule)
+}
+
+func goModule(t *testing.T, d *daemon) {
 	module := filepath.Join(d.Dir, "module")
 	for name, content := range map[string]string{
 		"go.mod":        "module example\n\ngo 1.21\n",
@@ -229,5 +210,4 @@ func TestAGoModuleIsBuiltAndTestedWithItsCacheOnTheMount(t *testing.T) {
 	if got := s.run("go", "test", "-vet=off", "./sum"); !strings.Contains(got, "(cached)") {
 		t.Errorf("go test after mounting again: %s", got)
 	}
-	d.stop()
 }

@@ -12,6 +12,7 @@
 //	sharing_test.go       mappings, locks and direct access, between processes
 //	concurrency_test.go   readers, writers and truncaters of one file; unlinked files
 //	posix_test.go         go-fuse's posixtest, with each way to mount
+//	ways_test.go          the ways to mount that they run with
 //	apps_test.go copy_test.go postgres_test.go   programs that people run
 //	mount8_test.go        mount(8), fstab and umount(8)
 //	kill_test.go          kill -9 of the daemon

@@ -5,15 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
 )
 
-// notYet are the tests that must fail, or skip themselves, because an operation
-// is missing. One that passes fails the run, so that this table stays true.
-var notYet = map[string]string{
+// exceptions are the tests that must fail, or skip themselves. One that passes
+// fails the run, so that this table stays true.
+var exceptions = map[string]string{
 	"FcntlFlockLocksFile": "expects that two locks of the same process exclude each other, which POSIX locks do not: it fails on ext4 too",
 	"XAttrLarge":          "its value is larger than the backing store takes, sealed: ext4 has 4 KiB for all attributes of a file",
 }
@@ -24,10 +23,15 @@ func init() {
 
 // posix runs all of the tests on a mount, each in a directory and in a process
 // of its own.
-func posix(t *testing.T, mountFlags ...string) {
+func posix(t *testing.T, w way) {
 	t.Parallel()
 	d := newDaemon(t)
-	d.start(mountFlags...)
+	d.flags = w.flags
+	d.start()
+	exceptions := maps.Clone(exceptions)
+	if d.lacksXattrs() {
+		exceptions["XAttr"] = "there are no attributes"
+	}
 	for _, name := range slices.Sorted(maps.Keys(posixtest.All)) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(d.Dir, name)
@@ -36,7 +40,7 @@ func posix(t *testing.T, mountFlags ...string) {
 			}
 			out, err := process(t, "posix", name, dir).CombinedOutput()
 			ok := passed("posix", out, err)
-			switch why, missing := notYet[name]; {
+			switch why, missing := exceptions[name]; {
 			case missing && ok:
 				t.Errorf("passes although it is listed as failing (%s): remove it from the table", why)
 			case missing:
@@ -46,7 +50,7 @@ func posix(t *testing.T, mountFlags ...string) {
 			}
 		})
 	}
-	for name := range notYet {
+	for name := range exceptions {
 		if posixtest.All[name] == nil {
 			t.Errorf("no test %s", name)
 		}
@@ -58,10 +62,9 @@ func TestPosixOperationsOnAMountOfRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only for root; TestPosixOperationsOnAMountOfAUser is for others")
 	}
-	for name, flags := range posixVariants {
-		t.Run(name, func(t *testing.T) { posix(t, strings.Fields(flags)...) })
+	for _, w := range append(slices.Clone(ways), way{"others let in", []string{"--allow-other"}}) {
+		t.Run(w.name, func(t *testing.T) { posix(t, w) })
 	}
-	t.Run("others let in", func(t *testing.T) { posix(t, "--allow-other") })
 }
 
 func TestPosixOperationsOnAMountOfAUser(t *testing.T) {
@@ -69,13 +72,7 @@ func TestPosixOperationsOnAMountOfAUser(t *testing.T) {
 		return
 	}
 	needFuse(t)
-	for name, flags := range posixVariants {
-		t.Run(name, func(t *testing.T) { posix(t, strings.Fields(flags)...) })
+	for _, w := range ways {
+		t.Run(w.name, func(t *testing.T) { posix(t, w) })
 	}
-}
-
-var posixVariants = map[string]string{
-	"default":      "",
-	"no writeback": "--options=writeback=off",
-	"keep open":    "--options=open",
 }

@@ -28,8 +28,10 @@ func TestPostgresRunsABenchmarkAndFindsItsChecksumsRight(t *testing.T) {
 		return
 	}
 	needFuse(t)
-	d := newDaemon(t)
-	d.start()
+	mountedIn(t, heavyWays(), func(t *testing.T, d *daemon) { postgres(t, d, bin) })
+}
+
+func postgres(t *testing.T, d *daemon, bin string) {
 	data := filepath.Join(d.Dir, "data")
 	socket, err := os.MkdirTemp("", "pg") // the path of a socket must be short
 	if err != nil {
@@ -108,6 +110,5 @@ func TestPostgresRunsABenchmarkAndFindsItsChecksumsRight(t *testing.T) {
 	query("vacuum full")
 	stop("fast")
 	check()
-	d.stop()
 	t.Logf("%s transactions", done[1])
 }

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -132,6 +129,26 @@ func TestBytesBeyondTheLimitAreRefused(t *testing.T) {
 			t.Errorf("fallocate mode %#x: %v, want EOPNOTSUPP", mode, err)
 		}
 	}
+	// A cached write is refused when its pages are sent; the kernel goes by its
+	// own size until then, and until it forgets the file.
+	if _, err := f.WriteAt([]byte("beyond"), crypto.MaxFileSize); err != nil {
+		t.Errorf("a cached write: %v", err)
+	}
+	if err := f.Sync(); !errors.Is(err, unix.EFBIG) {
+		t.Errorf("fsync: %v, want EFBIG", err)
+	}
+	m.unmountKeeping(f)
+	m.mount(func(o *fs.Options) { o.NoWriteback = true })
+	if f, err = os.OpenFile(f.Name(), os.O_RDWR, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("beyond"), crypto.MaxFileSize); !errors.Is(err, unix.EFBIG) {
+		t.Errorf("write: %v, want EFBIG", err)
+	}
+	if st := stat(t, f.Name()); st.Size != 0 {
+		t.Errorf("the size is %d after nothing was written", st.Size)
+	}
 }
 
 func TestPunchedHolesReadAsZerosAndFreeSpace(t *testing.T) {
@@ -180,232 +197,6 @@ func (m *mounted) unmountKeeping(f *os.File) {
 		m.t.Error(err)
 	}
 	m.unmount()
-}
-
-func TestTheBirthTimeIsShown(t *testing.T) {
-	m := newVolume(t, volume.ModeVolume)
-	m.mount()
-	before := time.Now().Add(-time.Second)
-	path := filepath.Join(m.Dir, "file")
-	if err := os.WriteFile(path, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
-		t.Fatal(err)
-	}
-	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st); err != nil {
-		t.Fatal(err)
-	}
-	btime := time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
-	if st.Mask&unix.STATX_BTIME == 0 || btime.Before(before) || btime.After(time.Now().Add(time.Second)) {
-		t.Errorf("mask %#x, birth time %v", st.Mask, btime)
-	}
-	if st.Mtime.Sec != 1 {
-		t.Errorf("mtime %v", st.Mtime)
-	}
-}
-
-func TestModificationTimesMoveOnlyByWhatUsersDo(t *testing.T) {
-	m := newVolume(t, volume.ModeFile)
-	m.mount()
-	path := filepath.Join(m.Dir, "file")
-	if err := os.WriteFile(path, []byte("content"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(filepath.Join(m.Dir, "dir"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	want := time.Unix(1_000_000_000, 123456789)
-	check := func(what string) {
-		t.Helper()
-		for range 2 {
-			st, err := os.Stat(path)
-			if err != nil || !st.ModTime().Equal(want) {
-				t.Fatalf("after %s: mtime %v, %v, want %v", what, st.ModTime(), err, want)
-			}
-			m.unmount()
-			m.mount()
-		}
-	}
-	if err := os.Chtimes(path, want, want); err != nil {
-		t.Fatal(err)
-	}
-	check("utimensat")
-	if _, err := os.ReadFile(path); err != nil {
-		t.Fatal(err)
-	}
-	check("a read")
-	moved := filepath.Join(m.Dir, "dir", "moved")
-	if err := os.Rename(path, moved); err != nil {
-		t.Fatal(err)
-	}
-	path = moved
-	check("a rename")
-	if err := os.Link(path, path+"2"); err != nil {
-		t.Fatal(err)
-	}
-	check("a link")
-	if err := os.Chmod(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	check("chmod")
-	before := time.Now().Add(-time.Second)
-	if err := os.WriteFile(path, []byte("new"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	st, err := os.Stat(path)
-	if err != nil || st.ModTime().Before(before) {
-		t.Fatalf("after a write: mtime %v, %v", st.ModTime(), err)
-	}
-	want = st.ModTime()
-	check("a write")
-}
-
-// as runs a shell command as an ordinary user.
-func as(t *testing.T, uid, gid uint32, groups []uint32, command string) error {
-	t.Helper()
-	c := exec.Command("/bin/sh", "-c", command)
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: groups}}
-	out, err := c.CombinedOutput()
-	if len(out) > 0 {
-		t.Logf("%s: %s", command, out)
-	}
-	return err
-}
-
-// openToAll mounts for everybody and makes the way to the mount passable.
-func openToAll(t *testing.T) *mounted {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("changing users needs root, who runs this")
-	}
-	m := newVolume(t, volume.ModeFile)
-	for dir := m.Dir; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m.mount(func(o *fs.Options) {
-		o.AllowOther = true
-		o.KernelOptions = []string{"suid"}
-	})
-	if err := os.Chmod(m.Dir, 0o1777); err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-func stat(t *testing.T, path string) (st unix.Stat_t) {
-	t.Helper()
-	if err := unix.Lstat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	return st
-}
-
-func TestWhatAUserMakesBelongsToHim(t *testing.T) {
-	m := openToAll(t)
-	if err := as(t, 1000, 1001, nil, "cd "+m.Dir+" && echo x > file && mkdir dir && ln -s t link && mkfifo fifo && ln file hard"); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"file", "dir", "link", "fifo", "hard"} {
-		if st := stat(t, filepath.Join(m.Dir, name)); st.Uid != 1000 || st.Gid != 1001 {
-			t.Errorf("%s belongs to %d:%d", name, st.Uid, st.Gid)
-		}
-	}
-	// In a setgid directory the group is the directory's, and passed on.
-	shared := filepath.Join(m.Dir, "shared")
-	if err := os.Mkdir(shared, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(shared, 0, 2000); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Chmod(shared, 0o2777); err != nil {
-		t.Fatal(err)
-	}
-	if err := as(t, 1000, 1001, nil, "cd "+shared+" && echo x > file && mkdir dir && echo y > dir/file && mkdir -m 500 low"); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"file", "dir", "dir/file", "low"} {
-		st := stat(t, filepath.Join(shared, name))
-		if st.Uid != 1000 || st.Gid != 2000 {
-			t.Errorf("%s in a setgid directory belongs to %d:%d", name, st.Uid, st.Gid)
-		}
-		if dir := st.Mode&unix.S_IFMT == unix.S_IFDIR; dir != (st.Mode&unix.S_ISGID != 0) {
-			t.Errorf("%s in a setgid directory has mode %o", name, st.Mode)
-		}
-	}
-}
-
-func TestPermissionsHoldThoughOpenIsNeverSent(t *testing.T) {
-	m := openToAll(t)
-	dir := filepath.Join(m.Dir, "dir")
-	if err := as(t, 1000, 1000, nil, "mkdir -m 755 "+dir+" && cd "+dir+" && echo x > private && chmod 600 private && echo x > mine && chmod 444 mine && echo x > none && chmod 0 none && echo x > group && chmod 640 group"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(filepath.Join(dir, "group"), 1000, 3000); err != nil {
-		t.Fatal(err)
-	}
-	for command, allowed := range map[string]bool{
-		"cat private":        false,
-		"echo y >> private":  false,
-		"echo y > new":       false,
-		"rm -f mine":         false,
-		"cat mine":           true,
-		"cat group":          false,
-		"chmod 777 private":  false,
-		"mv mine other":      false,
-		"ln private linked":  false,
-		"touch -d @1 mine":   false,
-		"truncate -s 0 mine": false,
-	} {
-		if err := as(t, 1002, 1002, nil, "cd "+dir+" && "+command); (err == nil) != allowed {
-			t.Errorf("another user, %q: %v, allowed is %v", command, err, allowed)
-		}
-	}
-	if err := as(t, 1002, 1002, []uint32{3000}, "cat "+dir+"/group"); err != nil {
-		t.Errorf("a supplementary group does not count: %v", err)
-	}
-	for command, allowed := range map[string]bool{
-		"echo y >> mine": false,
-		"cat none*":      false,
-		"cat mine":       true,
-		"mv none none2":  true,
-	} {
-		if err := as(t, 1000, 1000, nil, "cd "+dir+" && "+command); (err == nil) != allowed {
-			t.Errorf("the owner, %q: %v, allowed is %v", command, err, allowed)
-		}
-	}
-}
-
-func TestSuidAndSgidGoWhenOthersWrite(t *testing.T) {
-	m := openToAll(t)
-	path := filepath.Join(m.Dir, "file")
-	for _, command := range []string{"echo more >> " + path, "echo new > " + path, "truncate -s 1 " + path} {
-		if err := os.WriteFile(path, []byte("program"), 0o777); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Chmod(path, 0o6777); err != nil {
-			t.Fatal(err)
-		}
-		if err := as(t, 1000, 1000, nil, command); err != nil {
-			t.Fatal(err)
-		}
-		if st := stat(t, path); st.Mode&0o7777 != 0o777 {
-			t.Errorf("after %q the mode is %o", command, st.Mode&0o7777)
-		}
-	}
-	if err := unix.Chmod(path, 0o6777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(path, 1000, 1000); err != nil {
-		t.Fatal(err)
-	}
-	if st := stat(t, path); st.Mode&0o7777 != 0o777 {
-		t.Errorf("after chown the mode is %o", st.Mode&0o7777)
-	}
 }
 
 func TestDataWrittenByAnotherIsNoHole(t *testing.T) {
@@ -489,4 +280,38 @@ func TestAReadOnlyBackingStoreIsMountedReadOnly(t *testing.T) {
 		t.Errorf("write: %v, want EROFS", err)
 	}
 	d.stop()
+}
+
+func TestRangesAreCopiedBetweenFiles(t *testing.T) {
+	m := newVolume(t, volume.ModeFile)
+	m.mount()
+	from, err := os.Create(filepath.Join(m.Dir, "from"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	to, err := os.Create(filepath.Join(m.Dir, "to"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	want := bytes.Repeat([]byte("content "), 20_000)
+	if _, err := from.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	for off := int64(0); off < int64(len(want)); {
+		in, out := off, off
+		n, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, len(want)-int(off), 0)
+		if err != nil || n == 0 {
+			t.Fatal(n, err)
+		}
+		off += int64(n)
+	}
+	if got, err := os.ReadFile(to.Name()); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v, that differ", len(got), err)
+	}
+	// Blocks cannot be shared between files.
+	if err := unix.IoctlFileClone(int(to.Fd()), int(from.Fd())); err != unix.EOPNOTSUPP && err != unix.ENOTTY {
+		t.Errorf("clone: %v", err)
+	}
 }

@@ -52,9 +52,10 @@ func asUser(t *testing.T, name string) bool {
 	copyProgram(t, self, tests)
 	copyProgram(t, bin, command)
 
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, tests, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=110s", "-test.count=1")
+	cmd := exec.CommandContext(ctx, tests, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=590s", "-test.count=1",
+		fmt.Sprint("-ways.every=", *everyWay))
 	cmd.Dir = home
 	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, Setpgid: true}
