@@ -6,10 +6,14 @@
 //	process_test.go       this test program in other roles, in processes of its own
 //	tree_test.go          a real tree goes in and comes back; what the backing tree shows of it
 //	model_test.go         random operations, compared with the model in folder model
-//	semantics_test.go     what docs/SEMANTICS.md says of files, times and permissions
+//	semantics_test.go     what docs/SEMANTICS.md says of files
+//	names_test.go         names, symlink targets, special files, statfs
+//	times_test.go         times, and what moves them
+//	permissions_test.go   owners, permissions, suid, setgid and sticky directories
 //	xattr_test.go         attributes, ACLs and capabilities, compared with a local file system
 //	readdir_test.go       directories that change while they are read
-//	sharing_test.go       mappings, locks and direct access, between processes
+//	sharing_test.go       mappings and direct access, between processes
+//	locks_test.go         locks, between processes
 //	concurrency_test.go   readers, writers and truncaters of one file; unlinked files
 //	posix_test.go         go-fuse's posixtest, with each way to mount
 //	ways_test.go          the ways to mount that they run with
