@@ -22,7 +22,7 @@ func (d *daemon) remount() {
 func TestSqliteKeepsItsDatabaseWholeWhenAClientIsKilled(t *testing.T) {
 	t.Parallel()
 	need(t, "sqlite3")
-	asRootAndAsUser(t, ways, func(t *testing.T, d *daemon) {
+	asRootAndAsUser(t, lightWays(), func(t *testing.T, d *daemon) {
 		for _, journal := range []string{"delete", "wal"} {
 			sqliteKilled(t, d, journal)
 		}

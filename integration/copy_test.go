@@ -130,7 +130,7 @@ func oddTree(t testing.TB, dir string, xattrs bool) {
 func TestTarBringsATreeThereAndBackWithItsMetadata(t *testing.T) {
 	t.Parallel()
 	need(t, "tar")
-	asRootAndAsUser(t, ways, func(t *testing.T, d *daemon) {
+	asRootAndAsUser(t, lightWays(), func(t *testing.T, d *daemon) {
 		home := t.TempDir()
 		from, to, back := filepath.Join(home, "from"), filepath.Join(d.Dir, "to"), filepath.Join(home, "back")
 		s := shell{t: t, Dir: home}
@@ -157,7 +157,7 @@ func TestTarBringsATreeThereAndBackWithItsMetadata(t *testing.T) {
 func TestRsyncFindsNoDifferenceInEitherDirection(t *testing.T) {
 	t.Parallel()
 	need(t, "rsync")
-	asRootAndAsUser(t, ways, func(t *testing.T, d *daemon) {
+	asRootAndAsUser(t, lightWays(), func(t *testing.T, d *daemon) {
 		if !d.lacksXattrs() {
 			d.flags = append(d.flags, "--options=acl") // on a private mount they are off otherwise
 			d.remount()
@@ -217,7 +217,7 @@ func TestRsyncFindsNoDifferenceInEitherDirection(t *testing.T) {
 // to, as it does for a new name: it has to restore them.
 func TestSuidBitsSurviveLinksAndRenames(t *testing.T) {
 	t.Parallel()
-	asRootAndAsUser(t, ways, func(t *testing.T, d *daemon) {
+	asRootAndAsUser(t, lightWays(), func(t *testing.T, d *daemon) {
 		const want = 0o755 | os.ModeSetuid | os.ModeSetgid
 		for i, call := range []func(a, b string) error{os.Rename, os.Link} {
 			a, b := filepath.Join(d.Dir, fmt.Sprint("a", i)), filepath.Join(d.Dir, fmt.Sprint("b", i))

@@ -68,7 +68,7 @@ func lock(fd int, how string, start, length int64) string {
 
 func TestLocksOfTwoProcessesExcludeEachOther(t *testing.T) {
 	t.Parallel()
-	asRootAndAsUser(t, ways, func(t *testing.T, d *daemon) {
+	asRootAndAsUser(t, lightWays(), func(t *testing.T, d *daemon) {
 		name := filepath.Join(d.Dir, "locked")
 		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
 			t.Fatal(err)

@@ -118,7 +118,7 @@ func mmapProcess(args []string) int {
 
 func TestMappingsAreSharedBetweenProcessesAndPrivateOnesAreNot(t *testing.T) {
 	t.Parallel()
-	asRootAndAsUser(t, ways, func(t *testing.T, d *daemon) {
+	asRootAndAsUser(t, lightWays(), func(t *testing.T, d *daemon) {
 		name := filepath.Join(d.Dir, "mapped")
 		if err := os.WriteFile(name, make([]byte, mapped), 0o600); err != nil {
 			t.Fatal(err)
@@ -213,7 +213,7 @@ func aligned(t testing.TB, n int) []byte {
 
 func TestDirectAndCachedAccessSeeTheSameData(t *testing.T) {
 	t.Parallel()
-	asRootAndAsUser(t, ways, func(t *testing.T, d *daemon) {
+	asRootAndAsUser(t, lightWays(), func(t *testing.T, d *daemon) {
 		const size = 1 << 20
 		name := filepath.Join(d.Dir, "direct")
 		fd, err := unix.Open(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_DIRECT, 0o600)

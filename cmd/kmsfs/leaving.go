@@ -15,7 +15,7 @@ import (
 // for: umount(8) does not, and who mounts again right after it must not fail.
 func readUnused(ctx context.Context, backing string, log *slog.Logger) (volume.Info, error) {
 	const pause, blindLooks = 10 * time.Millisecond, 10
-	blind := 0
+	blind, said := 0, false
 	for start := time.Now(); ; {
 		info, err := volume.ReadInfo(backing)
 		if err != nil || len(info.Sessions) == 0 {
@@ -29,7 +29,10 @@ func readUnused(ctx context.Context, backing string, log *slog.Logger) (volume.I
 		if err == nil && !gone || blind > blindLooks || time.Since(start) > settleTime {
 			return info, s.InUse()
 		}
-		log.Debug("waiting for the last mount to finish", "process", s.PID)
+		if !said && time.Since(start) > time.Second {
+			said = true
+			log.Info("waiting for the last mount to finish", "process", s.PID)
+		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
