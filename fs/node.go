@@ -85,8 +85,8 @@ func (n *node) Statx(ctx context.Context, _ fusefs.FileHandle, _, _ uint32, out 
 
 var _ = (fusefs.NodeSetattrer)((*node)(nil))
 
-func (n *node) Setattr(ctx context.Context, _ fusefs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	a, err := n.v.SetAttr(ctx, changeOf(in))
+func (n *node) Setattr(_ context.Context, _ fusefs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	a, err := n.v.SetAttr(n.m.ctx, changeOf(in))
 	if err != nil {
 		return n.m.errnoOf("setattr", err)
 	}

@@ -14,6 +14,7 @@
 //	readdir_test.go       directories that change while they are read
 //	sharing_test.go       mappings and direct access, between processes
 //	locks_test.go         locks, between processes
+//	interrupt_test.go     signals while an operation waits for the KMS
 //	concurrency_test.go   readers, writers and truncaters of one file; unlinked files
 //	posix_test.go         go-fuse's posixtest, with each way to mount
 //	ways_test.go          the ways to mount that they run with
