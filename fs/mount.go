@@ -137,14 +137,15 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 		opts.Options = append(opts.Options, "ro")
 	}
 	if opts.DirectMount {
-		opts.DirectMountFlags, opts.Options = mountFlags(opts.Options)
+		opts.DirectMountFlags, opts.Options = MountFlags(opts.Options)
 	}
 	return opts
 }
 
-// mountFlags splits mount options into the flags and the strings of mount(2),
-// which fusermount3 does for ordinary users.
-func mountFlags(options []string) (uintptr, []string) {
+// MountFlags splits mount options into the flags and the strings of mount(2),
+// which fusermount3 does for ordinary users. nosuid and nodev hold unless suid
+// and dev are among the options.
+func MountFlags(options []string) (uintptr, []string) {
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
 	set := map[string]uintptr{
 		"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
