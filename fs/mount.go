@@ -118,9 +118,10 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 		DisableSplice:            true,
 		DisableXAttrs:            m.noXattr,
 		EnableAcl:                m.acl,
-		ExtraCapabilities:        fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO,
-		DisabledCapabilities:     fuse.CAP_PASSTHROUGH, // it would hand out ciphertext
-		Logger:                   log.New(bridgeLog{m.log}, "", 0),
+		// A file handle would be stale once the kernel has forgotten the inode.
+		ExtraCapabilities:    fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_NO_EXPORT_SUPPORT,
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH, // it would hand out ciphertext
+		Logger:               log.New(bridgeLog{m.log}, "", 0),
 	}
 	if m.acl {
 		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT

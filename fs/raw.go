@@ -55,8 +55,19 @@ func (r *rawFS) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 	return 0, fuse.ENOSYS // Write is called instead
 }
 
+// dropPrivileges takes suid and sgid. The kernel does not expect that of a
+// write, and would show them until it asks for some other reason.
 func (r *rawFS) dropPrivileges(cancel <-chan struct{}, in *fuse.WriteIn) fuse.Status {
+	var before, after fuse.AttrOut
+	if st := r.RawFileSystem.GetAttr(cancel, &fuse.GetAttrIn{InHeader: in.InHeader}, &before); !st.Ok() {
+		return st
+	}
 	set := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: in.InHeader, Valid: fuse.FATTR_KILL_SUIDGID}}
-	var out fuse.AttrOut
-	return r.RawFileSystem.SetAttr(cancel, &set, &out)
+	if st := r.RawFileSystem.SetAttr(cancel, &set, &after); !st.Ok() {
+		return st
+	}
+	if after.Mode != before.Mode {
+		r.m.server.InodeNotify(in.NodeId, -1, 0) // ENOENT when it has just been forgotten
+	}
+	return fuse.OK
 }
