@@ -48,7 +48,18 @@ func (n *Node) SeekHole(plainOff int64) (int64, error) {
 			if err != nil {
 				return index, err
 			}
-			index = max(index+1, crypto.BlockIndex(cipherOffToPlain(cipherOff)))
+			next := min(count, max(index+1, crypto.BlockIndex(cipherOffToPlain(cipherOff))))
+			// Our hole may have begun earlier than the backing store's pages.
+			for next > index+1 {
+				if hole, err = f.isHoleLocked(next - 1); err != nil {
+					return index, err
+				}
+				if !hole {
+					break
+				}
+				next--
+			}
+			index = next
 		}
 		return count, nil
 	})
