@@ -386,6 +386,7 @@ func TestSuidAndSgidGoWhenOthersWrite(t *testing.T) {
 	for _, command := range []string{
 		"echo more >> " + path, "echo new > " + path, "truncate -s 1 " + path,
 		"dd if=/dev/zero of=" + path + " bs=4096 count=1 conv=notrunc oflag=direct status=none",
+		"fallocate -l 8192 " + path, "fallocate --punch-hole -l 4096 " + path,
 	} {
 		if err := os.WriteFile(path, []byte("program"), 0o777); err != nil {
 			t.Fatal(err)
