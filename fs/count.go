@@ -183,11 +183,6 @@ func (r *rawFS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekO
 	return r.RawFileSystem.Lseek(cancel, in, out)
 }
 
-func (r *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	r.m.counts.add(opFallocate)
-	return r.RawFileSystem.Fallocate(cancel, in)
-}
-
 func (r *rawFS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	r.m.counts.add(opTmpfile)
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)

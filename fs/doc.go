@@ -9,7 +9,7 @@
 //	data.go     read, write, fsync
 //	dir.go      reading directories
 //	xattr.go    extended attributes; ACLs, where they are enforced
-//	raw.go      what the node API hides: OPEN, FLUSH, LSEEK and write flags
+//	raw.go      what the node API hides: OPEN, FLUSH and write flags
 //	rawxattr.go the same of attributes: setgid, and umask against default ACLs
 //	errno.go    the one map from errors to errno
 //	count.go    requests by kind

@@ -66,14 +66,14 @@ func TestAFailureIsLoggedOnceWithItsCause(t *testing.T) {
 }
 
 func TestMountOptionsBecomeFlags(t *testing.T) {
-	flags, rest := mountFlags([]string{"default_permissions", "ro", "suid", "noexec", "max_read=1"})
+	flags, rest := MountFlags([]string{"default_permissions", "ro", "suid", "noexec", "max_read=1"})
 	if flags != unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOEXEC {
 		t.Errorf("flags %#x", flags)
 	}
 	if len(rest) != 2 || rest[0] != "default_permissions" || rest[1] != "max_read=1" {
 		t.Errorf("left are %q", rest)
 	}
-	if flags, _ := mountFlags([]string{"suid", "dev"}); flags != unix.MS_MGC_VAL {
+	if flags, _ := MountFlags([]string{"suid", "dev"}); flags != unix.MS_MGC_VAL {
 		t.Errorf("no flags at all: %#x", flags)
 	}
 }

@@ -118,9 +118,10 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 		DisableSplice:            true,
 		DisableXAttrs:            m.noXattr,
 		EnableAcl:                m.acl,
-		ExtraCapabilities:        fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO,
-		DisabledCapabilities:     fuse.CAP_PASSTHROUGH, // it would hand out ciphertext
-		Logger:                   log.New(bridgeLog{m.log}, "", 0),
+		// A file handle would be stale once the kernel has forgotten the inode.
+		ExtraCapabilities:    fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_NO_EXPORT_SUPPORT,
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH, // it would hand out ciphertext
+		Logger:               log.New(bridgeLog{m.log}, "", 0),
 	}
 	if m.acl {
 		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT
@@ -137,14 +138,15 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 		opts.Options = append(opts.Options, "ro")
 	}
 	if opts.DirectMount {
-		opts.DirectMountFlags, opts.Options = mountFlags(opts.Options)
+		opts.DirectMountFlags, opts.Options = MountFlags(opts.Options)
 	}
 	return opts
 }
 
-// mountFlags splits mount options into the flags and the strings of mount(2),
-// which fusermount3 does for ordinary users.
-func mountFlags(options []string) (uintptr, []string) {
+// MountFlags splits mount options into the flags and the strings of mount(2),
+// which fusermount3 does for ordinary users. nosuid and nodev hold unless suid
+// and dev are among the options.
+func MountFlags(options []string) (uintptr, []string) {
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
 	set := map[string]uintptr{
 		"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,

@@ -42,7 +42,7 @@ func (r *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	r.m.counts.add(opWrite)
 	n, st := r.RawFileSystem.Write(cancel, in, data)
 	if st.Ok() && in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-		st = r.dropPrivileges(cancel, in)
+		st = r.dropPrivileges(cancel, &in.InHeader)
 	}
 	return n, st
 }
@@ -55,8 +55,30 @@ func (r *rawFS) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 	return 0, fuse.ENOSYS // Write is called instead
 }
 
-func (r *rawFS) dropPrivileges(cancel <-chan struct{}, in *fuse.WriteIn) fuse.Status {
-	set := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: in.InHeader, Valid: fuse.FATTR_KILL_SUIDGID}}
-	var out fuse.AttrOut
-	return r.RawFileSystem.SetAttr(cancel, &set, &out)
+// Fallocate changes the file as a write does, but the kernel does not say
+// whether the caller has the right to keep suid and sgid: root has.
+func (r *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	r.m.counts.add(opFallocate)
+	st := r.RawFileSystem.Fallocate(cancel, in)
+	if st.Ok() && in.Uid != 0 {
+		st = r.dropPrivileges(cancel, &in.InHeader)
+	}
+	return st
+}
+
+// dropPrivileges takes suid and sgid. The kernel does not expect that of a
+// write, and would show them until it asks for some other reason.
+func (r *rawFS) dropPrivileges(cancel <-chan struct{}, h *fuse.InHeader) fuse.Status {
+	var before, after fuse.AttrOut
+	if st := r.RawFileSystem.GetAttr(cancel, &fuse.GetAttrIn{InHeader: *h}, &before); !st.Ok() {
+		return st
+	}
+	set := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: *h, Valid: fuse.FATTR_KILL_SUIDGID}}
+	if st := r.RawFileSystem.SetAttr(cancel, &set, &after); !st.Ok() {
+		return st
+	}
+	if after.Mode != before.Mode {
+		r.m.server.InodeNotify(h.NodeId, -1, 0) // ENOENT when it has just been forgotten
+	}
+	return fuse.OK
 }

@@ -315,3 +315,60 @@ func TestRangesAreCopiedBetweenFiles(t *testing.T) {
 		t.Errorf("clone: %v", err)
 	}
 }
+
+func TestFileHandlesAreNotGiven(t *testing.T) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	if major < 6 || major == 6 && minor < 9 {
+		t.Skip("this kernel gives them unasked; Linux 6.9 or later runs this")
+	}
+	m := newVolume(t, volume.ModeFile)
+	m.mount()
+	path := filepath.Join(m.Dir, "file")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, 0); err != unix.EOPNOTSUPP {
+		t.Errorf("name_to_handle_at: %v", err)
+	}
+}
+
+func TestASeekFindsHolesSmallerThanPages(t *testing.T) {
+	m := newVolume(t, volume.ModeFile)
+	m.mount()
+	f, err := os.Create(filepath.Join(m.Dir, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(bytes.Repeat([]byte{9}, 3*4096)); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int64{0, 2 * 4096} { // too small for the backing store to free a page
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, 4096)
+		if err == unix.EOPNOTSUPP {
+			t.Skip("no holes here; a temporary directory on ext4, xfs, btrfs or tmpfs runs this")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		whence   int
+		at, want int64
+	}{
+		{unix.SEEK_HOLE, 0, 0}, {unix.SEEK_HOLE, 1, 1}, {unix.SEEK_HOLE, 4095, 4095}, {unix.SEEK_HOLE, 4096, 2 * 4096},
+		{unix.SEEK_DATA, 0, 4096}, {unix.SEEK_DATA, 4095, 4096}, {unix.SEEK_DATA, 5000, 5000},
+		{unix.SEEK_HOLE, 2*4096 + 1, 2*4096 + 1},
+	} {
+		if got, err := unix.Seek(int(f.Fd()), c.at, c.whence); err != nil || got != c.want {
+			t.Errorf("whence %d from %d: %d, %v; want %d", c.whence, c.at, got, err, c.want)
+		}
+	}
+}

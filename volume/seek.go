@@ -32,28 +32,34 @@ func (n *Node) SeekData(plainOff int64) (int64, error) {
 }
 
 // SeekHole returns the first offset from plainOff on that lies in a hole; the
-// end of the file is one. Small holes may count as data.
+// end of the file is one. Small holes may count as data, but not where plainOff
+// lies in one.
 func (n *Node) SeekHole(plainOff int64) (int64, error) {
 	at, _, err := n.seek(plainOff, func(f *file, index, count uint64) (uint64, error) {
 		if f.rec.Stored >= count {
 			return count, nil
 		}
 		for index < count {
-			cipherOff, err := f.node.vol.backing.Seek(f.desc.fd, crypto.BlockOffset(index), unix.SEEK_HOLE)
-			if err != nil {
-				return index, err
-			}
-			if at := crypto.BlockIndex(cipherOffToPlain(cipherOff)); at > index {
-				index = at
-			}
-			if index >= count {
-				break
-			}
 			hole, err := f.isHoleLocked(index)
 			if err != nil || hole {
 				return index, err
 			}
-			index++
+			cipherOff, err := f.node.vol.backing.Seek(f.desc.fd, crypto.BlockOffset(index), unix.SEEK_HOLE)
+			if err != nil {
+				return index, err
+			}
+			next := min(count, max(index+1, crypto.BlockIndex(cipherOffToPlain(cipherOff))))
+			// Our hole may have begun earlier than the backing store's pages.
+			for next > index+1 {
+				if hole, err = f.isHoleLocked(next - 1); err != nil {
+					return index, err
+				}
+				if !hole {
+					break
+				}
+				next--
+			}
+			index = next
 		}
 		return count, nil
 	})

@@ -24,6 +24,8 @@ func IsACL(name string) bool { return name == ACLAccess || name == ACLDefault }
 
 const (
 	capabilityXattr = "security.capability"
+	trustedPrefix   = "trusted.kmsfs."
+	maxXattrName    = 255     // XATTR_NAME_MAX
 	maxXattrValue   = 1 << 16 // XATTR_SIZE_MAX, as XATTR_LIST_MAX
 )
 
@@ -51,7 +53,8 @@ func (c *capability) noteSet() {
 }
 
 // storedXattr gives the backing name of an attribute. Whatever is encrypted has
-// the namespace inside, and lives in user.kmsfs.*, which every store has.
+// the namespace inside, and lives in user.kmsfs.*, which every store has, or,
+// where Linux has no user.*, in trusted.kmsfs.*.
 func (n *Node) storedXattr(name string) (string, error) {
 	if IsACL(name) {
 		if n.mode == unix.S_IFLNK || name == ACLDefault && n.mode != unix.S_IFDIR {
@@ -66,12 +69,8 @@ func (n *Node) storedXattr(name string) (string, error) {
 	if rest == "" {
 		return "", unix.EINVAL
 	}
-	if n.mode != unix.S_IFREG && n.mode != unix.S_IFDIR {
-		// They have no ID that a value could be bound to.
-		if namespace == "user" {
-			return "", unix.EPERM
-		}
-		return "", unix.EOPNOTSUPP
+	if namespace == "user" && !n.hasUserXattrs() {
+		return "", unix.EPERM
 	}
 	if len(name) > crypto.MaxXattrName {
 		return "", unix.ERANGE
@@ -80,7 +79,27 @@ func (n *Node) storedXattr(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", unix.EINVAL, err)
 	}
+	if n.hasUserXattrs() {
+		return stored, nil
+	}
+	stored = trustedPrefix + strings.TrimPrefix(stored, crypto.XattrPrefix)
+	if len(stored) > maxXattrName {
+		return "", unix.ERANGE
+	}
 	return stored, nil
+}
+
+// hasUserXattrs tells whether Linux has user.* on inodes of this kind.
+func (n *Node) hasUserXattrs() bool { return n.mode == unix.S_IFREG || n.mode == unix.S_IFDIR }
+
+// encryptedXattr gives the encrypted part of a backing name, with
+// crypto.XattrPrefix, if it is one of ours.
+func (n *Node) encryptedXattr(stored string) (string, bool) {
+	if n.hasUserXattrs() {
+		return stored, strings.HasPrefix(stored, crypto.XattrPrefix)
+	}
+	enc, ok := strings.CutPrefix(stored, trustedPrefix)
+	return crypto.XattrPrefix + enc, ok
 }
 
 // Getxattr returns the value of an attribute; name includes the namespace.
@@ -187,17 +206,20 @@ func (n *Node) Listxattr() ([]string, error) {
 	}
 	var names []string
 	for _, s := range stored {
-		switch {
-		case IsACL(s):
+		if IsACL(s) {
 			names = append(names, s)
-		case strings.HasPrefix(s, crypto.XattrPrefix):
-			name, err := n.vol.names.DecryptXattrName(s)
-			if err != nil {
-				n.vol.reportXattr(n.integrity(-1, fmt.Errorf("attribute %q: %w", s, err)))
-				continue
-			}
-			names = append(names, name)
+			continue
 		}
+		enc, ok := n.encryptedXattr(s)
+		if !ok {
+			continue
+		}
+		name, err := n.vol.names.DecryptXattrName(enc)
+		if err != nil {
+			n.vol.reportXattr(n.integrity(-1, fmt.Errorf("attribute %q: %w", s, err)))
+			continue
+		}
+		names = append(names, name)
 	}
 	return names, nil
 }
@@ -218,9 +240,14 @@ func (n *Node) DropCapability() error {
 }
 
 // xattrID is the ID that the values of the node's attributes are bound to.
+// Symlinks and special files have none; theirs are bound to the volume alone.
 func (n *Node) xattrID() (crypto.ID, error) {
-	if n.mode == unix.S_IFDIR {
+	switch n.mode {
+	case unix.S_IFDIR:
 		return n.dirID()
+	case unix.S_IFREG:
+	default:
+		return crypto.ID{}, nil
 	}
 	f, err := n.openFile(false)
 	if err != nil {

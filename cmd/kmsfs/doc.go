@@ -15,6 +15,7 @@
 //	kmskeys.go kmsaliases.go   verbs of kms
 //	helper.go        the command as mount(8)'s helper, mount.kmsfs
 //	mountoptions.go  -o
+//	remount.go       -o remount
 //	mountpoint.go    what a mount point must be
 //	mountinfo.go     /proc/self/mountinfo
 //	request.go       a mount to make, as parent and daemon agree on it

@@ -32,6 +32,7 @@ Options for -o:
   nosuid, suid, nodev, dev, noexec, exec, noatime, atime, relatime, strictatime,
   nodiratime, diratime, sync, async, dirsync, default_permissions
                         for the kernel
+  remount               give the mount at MOUNTPOINT these options for the kernel
 What only mount(8) and systemd care for (x-*, nofail, _netdev, user, noauto, …) is ignored.`,
 		Args: positional("BACKING", "MOUNTPOINT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -63,6 +64,9 @@ What only mount(8) and systemd care for (x-*, nofail, _netdev, user, noauto, …
 
 // mount mounts, in the foreground or not.
 func (a *app) mount(ctx context.Context, backing, mountpoint string, f mountFlags, o mountOptions) error {
+	if o.remount {
+		return a.remount(backing, mountpoint, f, o)
+	}
 	if err := harden(); err != nil {
 		return err
 	}

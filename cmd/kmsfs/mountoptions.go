@@ -15,6 +15,7 @@ type mountOptions struct {
 	noXattr     bool
 	acl         bool
 	nonEmpty    bool
+	remount     bool
 	fsName      string
 	fingerprint string
 	idle        time.Duration
@@ -35,7 +36,7 @@ var (
 	}
 	// laterOptions are promised and not there yet: asking for one and not
 	// getting it is worse than an error.
-	laterOptions = []string{"strict", "latency", "remount"}
+	laterOptions = []string{"strict", "latency"}
 )
 
 // parseMountOptions reads the values of -o, in their order. A sloppy one, which
@@ -82,6 +83,9 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 	case "nonempty":
 		o.nonEmpty = true
 		return nil
+	case "remount":
+		o.remount = true
+		return nil
 	}
 	switch name {
 	case "keystore", "passphrase-file", "fingerprint", "fsname":
@@ -99,7 +103,8 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 		}
 		o.idle = d
 		return nil
-	case "user": // mount(8) says who mounted
+	case "user", // mount(8) says who mounted
+		"user_id", "group_id", "max_read": // and repeats the kernel's words for a mount
 		return nil
 	}
 	switch {
