@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,18 +38,7 @@ func (a *app) listAliasesCommand() *cobra.Command {
 		Short: "List all aliases, or those of one key",
 		Args:  positional(),
 		RunE: a.kmsVerb(keystoreRequired, func(ctx context.Context, k *local.Keystore) (any, error) {
-			aliases, err := k.ListAliases(ctx)
-			if err != nil {
-				return nil, err
-			}
-			if keyID != "" {
-				m, err := k.DescribeKeyMetadata(ctx, strings.TrimPrefix(keyID, "local:"))
-				if err != nil {
-					return nil, err
-				}
-				aliases = slices.DeleteFunc(aliases, func(x local.Alias) bool { return x.TargetKeyID != m.KeyID })
-			}
-			return map[string]any{"Aliases": aliases}, nil
+			return k.Do(ctx, k.Root(), &local.ListAliasesInput{KeyID: strings.TrimPrefix(keyID, "local:")})
 		}),
 	}
 	c.Flags().StringVar(&keyID, "key-id", "", "only those of this `KEY`: its ID, ARN or alias")

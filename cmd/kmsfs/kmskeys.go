@@ -8,11 +8,6 @@ import (
 	"kmsfs/kmsprovider/local"
 )
 
-// keyMetadata is the answer of create-key and describe-key.
-type keyMetadata struct {
-	KeyMetadata local.KeyMetadata
-}
-
 func (a *app) createKeyCommand() *cobra.Command {
 	var description, spec, usage, origin string
 	c := &cobra.Command{
@@ -30,8 +25,7 @@ func (a *app) createKeyCommand() *cobra.Command {
 			return nil
 		},
 		RunE: a.kmsVerb(makeKeystore, func(ctx context.Context, k *local.Keystore) (any, error) {
-			m, err := k.CreateKey(ctx, local.CreateKeyInput{Description: description})
-			return keyMetadata{m}, err
+			return k.Do(ctx, k.Root(), &local.CreateKeyInput{Description: description})
 		}),
 	}
 	flags := c.Flags()
@@ -43,21 +37,12 @@ func (a *app) createKeyCommand() *cobra.Command {
 }
 
 func (a *app) listKeysCommand() *cobra.Command {
-	type entry struct {
-		KeyID string `json:"KeyId"`
-		ARN   string `json:"KeyArn"`
-	}
 	return &cobra.Command{
 		Use:   "list-keys",
 		Short: "List all keys",
 		Args:  positional(),
 		RunE: a.kmsVerb(keystoreRequired, func(ctx context.Context, k *local.Keystore) (any, error) {
-			keys, err := k.ListKeys(ctx)
-			list := make([]entry, 0, len(keys))
-			for _, m := range keys {
-				list = append(list, entry{m.KeyID, m.ARN})
-			}
-			return map[string]any{"Keys": list}, err
+			return k.Do(ctx, k.Root(), &local.ListKeysInput{})
 		}),
 	}
 }
@@ -69,8 +54,7 @@ func (a *app) describeKeyCommand() *cobra.Command {
 		Short: "Show what is known of a key",
 		Args:  positional(),
 		RunE: a.kmsVerb(keystoreRequired, func(ctx context.Context, k *local.Keystore) (any, error) {
-			m, err := k.DescribeKeyMetadata(ctx, keyID)
-			return keyMetadata{m}, err
+			return k.Do(ctx, k.Root(), &local.DescribeKeyInput{KeyID: keyID})
 		}),
 	}
 	keyIDFlag(c, &keyID, "key-id", "`KEY`: its ID, ARN or alias")

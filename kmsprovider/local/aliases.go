@@ -2,48 +2,67 @@ package local
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 )
 
-// CreateAlias makes alias, alias/NAME, a name of the key keyID, which is a UUID
-// or an ARN. Errors: ErrAliasExists, kmsprovider.ErrKeyNotFound and, for a name
-// that AWS's rules do not allow, kmsprovider.ErrInvalidInput.
-func (k *Keystore) CreateAlias(ctx context.Context, alias, keyID string) error {
-	err := checkAlias(alias)
-	if err == nil {
-		err = k.update(ctx, func(d *document, _ *sealer) error {
-			if d.findAlias(alias) >= 0 {
-				return fmt.Errorf("add %q: %w", alias, ErrAliasExists)
-			}
-			i, err := d.findKey(keyID)
-			if err != nil {
-				return err
-			}
-			now := k.timestamp()
-			d.Aliases = append(d.Aliases, aliasRecord{Name: alias, Target: d.Keys[i].ID, Created: now, Updated: now})
-			return nil
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("create alias: %w", err)
-	}
-	return nil
+// CreateAliasInput makes a name of a key: alias/NAME.
+type CreateAliasInput struct {
+	AliasName   string `json:"AliasName"`
+	TargetKeyID string `json:"TargetKeyId"` // a UUID or an ARN
 }
 
-// ListAliases returns all aliases in the order of their creation.
-func (k *Keystore) ListAliases(ctx context.Context) ([]Alias, error) {
-	state, err := k.acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list aliases: %w", err)
+func (in *CreateAliasInput) operation() operation {
+	return operation{name: "CreateAlias", changes: true, needsKey: true, key: in.TargetKeyID, noAlias: true, states: enabled | disabled | pendingImport}
+}
+
+func (in *CreateAliasInput) perform(c *call) (any, error) {
+	if err := checkAlias(in.AliasName); err != nil {
+		return nil, err
 	}
-	defer k.mu.RUnlock()
-	aliases := make([]Alias, 0, len(state.doc.Aliases))
-	for i := range state.doc.Aliases {
-		aliases = append(aliases, state.doc.Aliases[i].alias(state.doc.Account))
+	if c.doc.findAlias(in.AliasName) >= 0 {
+		return nil, refuse(codeAlreadyExists, "An alias with the name %s already exists", aliasARN(c.doc.Account, in.AliasName))
 	}
-	return aliases, nil
+	c.doc.Aliases = append(c.doc.Aliases, aliasRecord{Name: in.AliasName, Target: c.key.record.ID, Created: c.now, Updated: c.now})
+	return nil, nil
+}
+
+// CreateAlias is CreateAliasInput's operation, as the account's root. An alias
+// that exists is ErrAliasExists.
+func (k *Keystore) CreateAlias(ctx context.Context, alias, keyID string) error {
+	_, err := do[struct{}](ctx, k, &CreateAliasInput{AliasName: alias, TargetKeyID: keyID})
+	return err
+}
+
+// ListAliasesInput lists all aliases in the order of their creation, or those
+// of one key.
+type ListAliasesInput struct {
+	KeyID string `json:"KeyId,omitempty"`
+}
+
+// ListAliasesOutput is ListAliases's.
+type ListAliasesOutput struct {
+	Aliases []Alias `json:"Aliases"`
+}
+
+func (in *ListAliasesInput) operation() operation { return operation{name: "ListAliases"} }
+
+func (in *ListAliasesInput) perform(c *call) (any, error) {
+	only := ""
+	if in.KeyID != "" {
+		key, err := c.state.find(in.KeyID, false)
+		if err != nil {
+			return nil, err
+		}
+		only = key.record.ID
+	}
+	out := &ListAliasesOutput{Aliases: make([]Alias, 0, len(c.state.doc.Aliases))}
+	for i := range c.state.doc.Aliases {
+		if a := &c.state.doc.Aliases[i]; only == "" || a.Target == only {
+			out.Aliases = append(out.Aliases, a.alias(c.state.doc.Account))
+		}
+	}
+	return out, nil
 }
 
 // findAlias returns the index of the alias, or -1.

@@ -25,3 +25,6 @@ var (
 
 // errClosed answers every call after Close.
 var errClosed = fmt.Errorf("use keystore: %w: %w", kmsprovider.ErrUnavailable, fs.ErrClosed)
+
+// errUnknownPrincipal: no principal has that access key ID.
+var errUnknownPrincipal = errors.New("no such access key")

@@ -13,38 +13,45 @@ import (
 
 // CreateKeyInput says what key to create.
 type CreateKeyInput struct {
-	Description string // at most 8192 bytes
+	Description string `json:"Description,omitempty"` // at most 8192 bytes
 }
 
-// CreateKey makes an enabled key with fresh material. When it returns the key
-// is durable.
-func (k *Keystore) CreateKey(ctx context.Context, in CreateKeyInput) (KeyMetadata, error) {
-	var made KeyMetadata
-	err := checkDescription(in.Description)
-	if err == nil {
-		err = k.update(ctx, func(d *document, s *sealer) error {
-			r, err := k.newKey(d, s, in.Description, kmsprovider.ManagerCustomer)
-			if err != nil {
-				return err
-			}
-			d.Keys = append(d.Keys, r)
-			made = r.metadata(d.Account)
-			return nil
-		})
+// CreateKeyOutput is CreateKey's.
+type CreateKeyOutput struct {
+	KeyMetadata KeyMetadata `json:"KeyMetadata"`
+}
+
+func (in *CreateKeyInput) operation() operation { return operation{name: "CreateKey", changes: true} }
+
+func (in *CreateKeyInput) perform(c *call) (any, error) {
+	if err := checkDescription(in.Description); err != nil {
+		return nil, err
 	}
+	r, err := c.k.newKey(c.doc, in.Description, kmsprovider.ManagerCustomer)
 	if err != nil {
-		return KeyMetadata{}, fmt.Errorf("create key: %w", err)
+		return nil, err
 	}
-	return made, nil
+	c.doc.Keys = append(c.doc.Keys, r)
+	return &CreateKeyOutput{r.metadata(c.doc.Account)}, nil
+}
+
+// CreateKey makes an enabled key with fresh material, as the account's root.
+// When it returns the key is durable.
+func (k *Keystore) CreateKey(ctx context.Context, in CreateKeyInput) (KeyMetadata, error) {
+	out, err := do[CreateKeyOutput](ctx, k, &in)
+	if err != nil {
+		return KeyMetadata{}, err
+	}
+	return out.KeyMetadata, nil
 }
 
 // newKey draws a key for d; it is not added yet.
-func (k *Keystore) newKey(d *document, s *sealer, description, manager string) (keyRecord, error) {
+func (k *Keystore) newKey(d *document, description, manager string) (keyRecord, error) {
 	id, err := newKeyUUID(k.random)
 	if err != nil {
 		return keyRecord{}, err
 	}
-	m, err := k.newMaterial(d, s, id)
+	m, err := k.newMaterial(d, id)
 	if err != nil {
 		return keyRecord{}, err
 	}
@@ -61,7 +68,7 @@ func (k *Keystore) newKey(d *document, s *sealer, description, manager string) (
 }
 
 // newMaterial draws and seals a material of the key id.
-func (k *Keystore) newMaterial(d *document, s *sealer, id keyUUID) (materialRecord, error) {
+func (k *Keystore) newMaterial(d *document, id keyUUID) (materialRecord, error) {
 	var material materialID
 	if _, err := io.ReadFull(k.random, material[:]); err != nil {
 		return materialRecord{}, fmt.Errorf("draw material ID: %w", err)
@@ -71,7 +78,7 @@ func (k *Keystore) newMaterial(d *document, s *sealer, id keyUUID) (materialReco
 		return materialRecord{}, fmt.Errorf("draw key material: %w", err)
 	}
 	defer key.Wipe()
-	sealed, err := s.sealMaterial(k.random, keyARN(d.Account, id.String()), material, key)
+	sealed, err := k.sealer.sealMaterial(k.random, keyARN(d.Account, id.String()), material, key)
 	if err != nil {
 		return materialRecord{}, err
 	}
@@ -96,12 +103,12 @@ func (k *Keystore) EnsureDefaultKey(ctx context.Context) (arn string, err error)
 	if existing != nil {
 		return existing.arn, nil
 	}
-	err = k.update(ctx, func(d *document, s *sealer) error {
+	err = k.update(ctx, func(_ *snapshot, d *document) error {
 		if i := d.findAlias(DefaultAlias); i >= 0 {
 			arn = keyARN(d.Account, d.Aliases[i].Target)
 			return errUnchanged
 		}
-		r, err := k.newKey(d, s, "default key of kmsfs", kmsprovider.ManagerService)
+		r, err := k.newKey(d, "default key of kmsfs", kmsprovider.ManagerService)
 		if err != nil {
 			return err
 		}
@@ -116,77 +123,98 @@ func (k *Keystore) EnsureDefaultKey(ctx context.Context) (arn string, err error)
 	return arn, nil
 }
 
-// ListKeys returns all keys in the order of their creation.
-func (k *Keystore) ListKeys(ctx context.Context) ([]KeyMetadata, error) {
-	state, err := k.acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list keys: %w", err)
-	}
-	defer k.mu.RUnlock()
-	keys := make([]KeyMetadata, 0, len(state.doc.Keys))
-	for i := range state.doc.Keys {
-		keys = append(keys, state.doc.Keys[i].metadata(state.doc.Account))
-	}
-	return keys, nil
+// ListKeysInput lists all keys in the order of their creation.
+type ListKeysInput struct{}
+
+// ListKeysOutput is ListKeys's.
+type ListKeysOutput struct {
+	Keys []KeyListEntry `json:"Keys"`
 }
 
-// DescribeKeyMetadata returns what is known of a key: named by UUID, ARN,
-// alias or alias ARN, in any state.
-func (k *Keystore) DescribeKeyMetadata(ctx context.Context, keyID string) (KeyMetadata, error) {
-	state, err := k.acquire(ctx)
-	if err != nil {
-		return KeyMetadata{}, fmt.Errorf("describe key: %w", err)
-	}
-	defer k.mu.RUnlock()
-	key, err := state.find(keyID)
-	if err != nil {
-		return KeyMetadata{}, fmt.Errorf("describe key: %w", err)
-	}
-	return key.record.metadata(state.doc.Account), nil
+// KeyListEntry is a key in a list.
+type KeyListEntry struct {
+	KeyID  string `json:"KeyId"` // a UUID
+	KeyARN string `json:"KeyArn"`
 }
 
-// EnableKey makes a disabled key usable again. It is no error if it is enabled.
+func (in *ListKeysInput) operation() operation { return operation{name: "ListKeys"} }
+
+func (in *ListKeysInput) perform(c *call) (any, error) {
+	out := &ListKeysOutput{Keys: make([]KeyListEntry, 0, len(c.state.doc.Keys))}
+	for _, r := range c.state.doc.Keys {
+		out.Keys = append(out.Keys, KeyListEntry{KeyID: r.ID, KeyARN: keyARN(c.state.doc.Account, r.ID)})
+	}
+	return out, nil
+}
+
+// DescribeKeyInput asks what is known of a key, in any state.
+type DescribeKeyInput struct {
+	KeyID string `json:"KeyId"`
+}
+
+// DescribeKeyOutput is DescribeKey's.
+type DescribeKeyOutput struct {
+	KeyMetadata KeyMetadata `json:"KeyMetadata"`
+}
+
+func (in *DescribeKeyInput) operation() operation {
+	return operation{name: "DescribeKey", needsKey: true, key: in.KeyID, states: anyState}
+}
+
+func (in *DescribeKeyInput) perform(c *call) (any, error) {
+	return &DescribeKeyOutput{c.key.record.metadata(c.state.doc.Account)}, nil
+}
+
+// EnableKeyInput makes a disabled key usable again.
+type EnableKeyInput struct {
+	KeyID string `json:"KeyId"`
+}
+
+func (in *EnableKeyInput) operation() operation {
+	return operation{name: "EnableKey", changes: true, needsKey: true, key: in.KeyID, noAlias: true, states: enabled | disabled}
+}
+
+func (in *EnableKeyInput) perform(c *call) (any, error) {
+	return nil, c.setState(kmsprovider.StateEnabled)
+}
+
+// EnableKey is EnableKeyInput's operation, as the account's root. It is no
+// error if the key is enabled.
 func (k *Keystore) EnableKey(ctx context.Context, keyID string) error {
-	if err := k.setState(ctx, keyID, kmsprovider.StateEnabled); err != nil {
-		return fmt.Errorf("enable key: %w", err)
-	}
-	return nil
+	_, err := do[struct{}](ctx, k, &EnableKeyInput{KeyID: keyID})
+	return err
 }
 
-// DisableKey keeps a key from being used: until EnableKey all calls but
-// DescribeKey fail with ErrKeyDisabled, in every process at its next call.
+// DisableKeyInput keeps a key from being used: until EnableKey all uses fail
+// with DisabledException, in every process at its next call.
+type DisableKeyInput struct {
+	KeyID string `json:"KeyId"`
+}
+
+func (in *DisableKeyInput) operation() operation {
+	return operation{name: "DisableKey", changes: true, needsKey: true, key: in.KeyID, noAlias: true, states: enabled | disabled}
+}
+
+func (in *DisableKeyInput) perform(c *call) (any, error) {
+	return nil, c.setState(kmsprovider.StateDisabled)
+}
+
+// DisableKey is DisableKeyInput's operation, as the account's root.
 func (k *Keystore) DisableKey(ctx context.Context, keyID string) error {
-	if err := k.setState(ctx, keyID, kmsprovider.StateDisabled); err != nil {
-		return fmt.Errorf("disable key: %w", err)
+	_, err := do[struct{}](ctx, k, &DisableKeyInput{KeyID: keyID})
+	return err
+}
+
+func (c *call) setState(state string) error {
+	r := c.record()
+	if r.State == state {
+		return errUnchanged
 	}
+	r.State = state
 	return nil
 }
 
-// setState takes the key by UUID or ARN, as AWS does; an alias is refused.
-func (k *Keystore) setState(ctx context.Context, keyID, state string) error {
-	return k.update(ctx, func(d *document, _ *sealer) error {
-		i, err := d.findKey(keyID)
-		if err != nil {
-			return err
-		}
-		if d.Keys[i].State == state {
-			return errUnchanged
-		}
-		d.Keys[i].State = state
-		return nil
-	})
-}
-
-// findKey returns the index of the key with that UUID or ARN.
-func (d *document) findKey(keyID string) (int, error) {
-	i := slices.IndexFunc(d.Keys, func(r keyRecord) bool {
-		return r.ID == keyID || keyARN(d.Account, r.ID) == keyID
-	})
-	if i >= 0 {
-		return i, nil
-	}
-	if isAlias(keyID) {
-		return 0, fmt.Errorf("find key %.300q: an alias is not accepted here: %w", keyID, kmsprovider.ErrInvalidInput)
-	}
-	return 0, missingKey(keyID)
+// key returns the record of the key with that UUID, which is there.
+func (d *document) key(uuid string) *keyRecord {
+	return &d.Keys[slices.IndexFunc(d.Keys, func(r keyRecord) bool { return r.ID == uuid })]
 }

@@ -45,6 +45,8 @@ type Keystore struct {
 	random io.Reader
 	now    func() time.Time
 
+	account string // of the state, for good
+
 	mu     sync.RWMutex // guards the fields below; held for reading while keys are in use
 	closed bool
 	sealer *sealer
@@ -102,7 +104,7 @@ func Create(ctx context.Context, o Options) (_ *Keystore, err error) {
 		sealer.wipe()
 		return nil, err
 	}
-	k.sealer = sealer
+	k.sealer, k.account = sealer, k.state.doc.Account
 	return k, nil
 }
 
@@ -151,7 +153,7 @@ func Open(ctx context.Context, o Options) (_ *Keystore, err error) {
 		sealer.wipe()
 		return nil, err
 	}
-	k.sealer = sealer
+	k.sealer, k.account = sealer, k.state.doc.Account
 	return k, nil
 }
 

@@ -1,8 +1,6 @@
 package local
 
 import (
-	"time"
-
 	"kmsfs/kmsprovider"
 )
 
@@ -12,7 +10,7 @@ type KeyMetadata struct {
 	AWSAccountID          string    `json:"AWSAccountId"` // the keystore's account: 12 digits
 	KeyID                 string    `json:"KeyId"`        // a UUID
 	ARN                   string    `json:"Arn"`
-	CreationDate          time.Time `json:"CreationDate"`
+	CreationDate          Timestamp `json:"CreationDate"`
 	Enabled               bool      `json:"Enabled"`
 	Description           string    `json:"Description"`
 	KeyUsage              string    `json:"KeyUsage"`              // ENCRYPT_DECRYPT
@@ -31,8 +29,8 @@ type Alias struct {
 	AliasName       string    `json:"AliasName"` // alias/NAME
 	AliasARN        string    `json:"AliasArn"`
 	TargetKeyID     string    `json:"TargetKeyId"` // a UUID
-	CreationDate    time.Time `json:"CreationDate"`
-	LastUpdatedDate time.Time `json:"LastUpdatedDate"`
+	CreationDate    Timestamp `json:"CreationDate"`
+	LastUpdatedDate Timestamp `json:"LastUpdatedDate"`
 }
 
 // The constant fields of a key.
@@ -54,7 +52,7 @@ func (r *keyRecord) metadata(account string) KeyMetadata {
 		AWSAccountID:          account,
 		KeyID:                 r.ID,
 		ARN:                   keyARN(account, r.ID),
-		CreationDate:          r.Created,
+		CreationDate:          Timestamp{r.Created},
 		Enabled:               r.State == kmsprovider.StateEnabled,
 		Description:           r.Description,
 		KeyUsage:              keyUsage,
@@ -68,15 +66,19 @@ func (r *keyRecord) metadata(account string) KeyMetadata {
 	}
 }
 
-func (r *keyRecord) info(arn string) kmsprovider.KeyInfo {
+func (m KeyMetadata) info() kmsprovider.KeyInfo {
+	manager := kmsprovider.ManagerCustomer
+	if m.KeyManager == jsonService {
+		manager = kmsprovider.ManagerService
+	}
 	return kmsprovider.KeyInfo{
-		KeyID:       arn,
+		KeyID:       m.ARN,
 		Provider:    providerName,
-		State:       r.State,
-		Description: r.Description,
-		Created:     r.Created,
-		Manager:     r.Manager,
-		Origin:      r.Origin,
+		State:       m.KeyState,
+		Description: m.Description,
+		Created:     m.CreationDate.Time,
+		Manager:     manager,
+		Origin:      m.Origin,
 	}
 }
 
@@ -85,7 +87,7 @@ func (r *aliasRecord) alias(account string) Alias {
 		AliasName:       r.Name,
 		AliasARN:        aliasARN(account, r.Name),
 		TargetKeyID:     r.Target,
-		CreationDate:    r.Created,
-		LastUpdatedDate: r.Updated,
+		CreationDate:    Timestamp{r.Created},
+		LastUpdatedDate: Timestamp{r.Updated},
 	}
 }

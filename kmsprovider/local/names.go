@@ -101,16 +101,28 @@ func aliasRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '/' || r == '_' || r == '-'
 }
 
-// missingKey is the error for a keyID that names no key here: ErrKeyNotFound
-// if it has the form of a key's name, ErrInvalidInput if it has not.
-func missingKey(keyID string) error {
-	if len(keyID) > maxKeyIDText {
-		return fmt.Errorf("find key: its ID is longer than %d bytes: %w", maxKeyIDText, kmsprovider.ErrInvalidInput)
+// missingKey is the error for a keyID that names no key here. One that has not
+// the form of a key's name matches ErrInvalidInput.
+func missingKey(keyID, account string) *Error {
+	switch {
+	case keyID == "":
+		return invalid("keyId", "Member must have length greater than or equal to 1")
+	case len(keyID) > maxKeyIDText:
+		return invalid("keyId", "Member must have length less than or equal to %d", maxKeyIDText)
+	case !wellFormedKeyID(keyID) && strings.HasPrefix(keyID, "arn:"):
+		return refuse(codeInvalidArn, "Invalid arn %s", keyID)
+	case !wellFormedKeyID(keyID):
+		return refuse(codeNotFound, "Invalid keyId '%s'", keyID).of(kmsprovider.ErrInvalidInput)
+	case isAlias(keyID):
+		if strings.HasPrefix(keyID, aliasPrefix) {
+			keyID = aliasARN(account, keyID)
+		}
+		return refuse(codeNotFound, "Alias %s is not found.", keyID)
 	}
-	if wellFormedKeyID(keyID) {
-		return fmt.Errorf("find key %q: %w", keyID, kmsprovider.ErrKeyNotFound)
+	if !strings.HasPrefix(keyID, "arn:") {
+		keyID = keyARN(account, keyID)
 	}
-	return fmt.Errorf("find key %q: want a key ID, a key ARN, alias/NAME or an alias ARN: %w", keyID, kmsprovider.ErrInvalidInput)
+	return refuse(codeNotFound, "Key '%s' does not exist", keyID)
 }
 
 // wellFormedKeyID tells whether s could name a key, in this keystore or in any

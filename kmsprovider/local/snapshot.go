@@ -93,18 +93,14 @@ func (n *snapshot) addKey(r *keyRecord, s *sealer, last *snapshot) error {
 	return nil
 }
 
-// find returns the key of that name in any of its forms.
-func (n *snapshot) find(keyID string) (*openKey, error) {
+// find returns the key of that name: its UUID or ARN and, unless noAlias is
+// set, its alias or alias ARN.
+func (n *snapshot) find(keyID string, noAlias bool) (*openKey, error) {
+	if noAlias && isAlias(keyID) {
+		return nil, refuse(codeNotFound, "Invalid keyId %s: an alias is not accepted here", keyID).of(kmsprovider.ErrInvalidInput)
+	}
 	if k := n.byName[keyID]; k != nil {
 		return k, nil
 	}
-	return nil, missingKey(keyID)
-}
-
-// usable returns ErrKeyDisabled unless the key's state allows its use.
-func (k *openKey) usable() error {
-	if k.record.State != kmsprovider.StateEnabled {
-		return fmt.Errorf("use key %s: it is %s: %w", k.arn, k.record.State, kmsprovider.ErrKeyDisabled)
-	}
-	return nil
+	return nil, missingKey(keyID, n.doc.Account)
 }

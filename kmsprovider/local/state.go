@@ -106,7 +106,7 @@ var errUnchanged = errors.New("nothing to change")
 // up to date, has change edit a copy of the document, and replaces the file
 // with that. When it returns nil the change is durable. The lock order is file
 // lock, then mu; mu is free while the file is written, so that readers go on.
-func (k *Keystore) update(ctx context.Context, change func(d *document, s *sealer) error) error {
+func (k *Keystore) update(ctx context.Context, change func(state *snapshot, d *document) error) error {
 	unlock, err := lockFile(ctx, k.real)
 	if err != nil {
 		return missingFile(err)
@@ -126,14 +126,14 @@ func (k *Keystore) update(ctx context.Context, change func(d *document, s *seale
 }
 
 // prepare returns the bytes of the changed file.
-func (k *Keystore) prepare(ctx context.Context, change func(d *document, s *sealer) error) ([]byte, error) {
+func (k *Keystore) prepare(ctx context.Context, change func(state *snapshot, d *document) error) ([]byte, error) {
 	state, err := k.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer k.mu.RUnlock()
 	d := state.doc.clone()
-	if err := change(d, k.sealer); err != nil {
+	if err := change(state, d); err != nil {
 		return nil, err
 	}
 	d.Writes++
