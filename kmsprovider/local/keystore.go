@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kmsfs/crypto"
@@ -30,7 +31,7 @@ type Options struct {
 	// Random gives key material, IDs and nonces; nil is crypto/rand's Reader.
 	// It must be cryptographically secure and safe for concurrent use.
 	Random io.Reader
-	// Now is the clock for dates of creation; nil is time.Now.
+	// Now is the clock for all dates and for what they make due; nil is time.Now.
 	Now func() time.Time
 	// KDF is what Create protects the passphrase with; nil is
 	// DefaultKDFParams. Open takes the file's own.
@@ -45,7 +46,9 @@ type Keystore struct {
 	random io.Reader
 	now    func() time.Time
 
-	account string // of the state, for good
+	account string        // of the state, for good
+	writer  chan struct{} // holds a token while this process changes the file
+	retry   atomic.Int64  // Unix nanoseconds before which settle is not tried again
 
 	mu     sync.RWMutex // guards the fields below; held for reading while keys are in use
 	closed bool
@@ -161,7 +164,7 @@ func newKeystore(ctx context.Context, o Options) (*Keystore, error) {
 	if o.Path == "" || o.Passphrase == nil {
 		return nil, fmt.Errorf("a path and a passphrase are needed: %w", kmsprovider.ErrInvalidInput)
 	}
-	k := &Keystore{path: o.Path, random: o.Random, now: o.Now}
+	k := &Keystore{path: o.Path, random: o.Random, now: o.Now, writer: make(chan struct{}, 1)}
 	if k.random == nil {
 		k.random = rand.Reader
 	}
@@ -232,7 +235,7 @@ func (k *Keystore) writeFirst(ctx context.Context, d *document, s *sealer) error
 	if err := mustBeMissing(k.real); err != nil {
 		return err
 	}
-	return replaceFile(k.real, b)
+	return replaceFile(k.real, b, nil)
 }
 
 func mustBeMissing(path string) error {
