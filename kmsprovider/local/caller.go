@@ -7,6 +7,8 @@ type Caller struct {
 	SourceIP  string // empty: a call within this process
 	UserAgent string
 	RequestID string // empty: Do draws one
+
+	AccessKeyID string // that the request was signed with, if it was
 }
 
 // Root is the root of the keystore's account: whoever has the passphrase.

@@ -14,7 +14,7 @@ type GenerateDataKeyInput struct {
 	EncryptionContext kmsprovider.Context `json:"EncryptionContext,omitempty"`
 	NumberOfBytes     *int                `json:"NumberOfBytes,omitempty"` // 1 to 1024
 	KeySpec           string              `json:"KeySpec,omitempty"`       // AES_256 or AES_128
-	GrantTokens       []string            `json:"GrantTokens,omitempty"`
+	GrantTokens       []string            `json:"GrantTokens,omitempty" audit:"-"`
 	DryRun            bool                `json:"DryRun,omitempty"`
 }
 

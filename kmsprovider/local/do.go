@@ -27,6 +27,7 @@ type call struct {
 	// is given: for what takes long.
 	after func() error
 
+	out      any  // of perform
 	recorded bool // the success stands in the audit log already
 }
 
@@ -39,7 +40,7 @@ type call struct {
 // When an operation that changes something returns nil, the change is durable.
 func (k *Keystore) Do(ctx context.Context, caller Caller, in Input) (any, error) {
 	c := &call{k: k, caller: caller, in: in, op: in.operation(), now: k.timestamp()}
-	out, err := c.attempt(ctx)
+	err := c.attempt(ctx)
 	if err == nil && c.op.dryRun {
 		err = refuse(codeDryRun, "The request would have succeeded, but the DryRun option is set.")
 	}
@@ -47,26 +48,25 @@ func (k *Keystore) Do(ctx context.Context, caller Caller, in Input) (any, error)
 		err = asError(ctx, err)
 	}
 	if !c.recorded || err != nil {
-		if failed := c.record(err); failed != nil && err == nil {
+		if failed := c.record(ctx, err); failed != nil && err == nil {
 			err = failed
 		}
 	}
 	if err != nil {
-		wipeOutput(out)
+		wipeOutput(c.out)
 		return nil, err
 	}
-	return out, nil
+	return c.out, nil
 }
 
-// attempt performs the call but for the audit log's last word. It may return
-// an output beside an error.
-func (c *call) attempt(ctx context.Context) (out any, err error) {
+// attempt performs the call but for the audit log's last word.
+func (c *call) attempt(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	if in, ok := c.in.(checker); ok {
 		if err := in.check(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if c.op.changes {
@@ -74,42 +74,45 @@ func (c *call) attempt(ctx context.Context) (out any, err error) {
 	}
 	c.state, err = c.k.acquire(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out, err = c.run()
+	err = c.run()
 	c.k.mu.RUnlock()
 	if err == nil && c.after != nil {
 		err = c.after()
 	}
-	return out, err
+	return err
 }
 
 // change performs an operation that changes the keystore. Its success is in
 // the audit log before the change is: there is none without a trace.
-func (c *call) change(ctx context.Context) (out any, err error) {
-	err = c.k.update(ctx, func(state *snapshot, d *document) error {
+func (c *call) change(ctx context.Context) error {
+	if err := c.k.settleIfDue(ctx); err != nil {
+		return err
+	}
+	return c.k.update(ctx, func(state *snapshot, d *document) error {
 		c.state, c.doc = state, d
-		out, err = c.run()
+		err := c.run()
 		if err == nil && c.op.dryRun {
 			err = errUnchanged
 		}
 		return err
 	}, func() error {
 		c.recorded = true
-		return c.record(nil)
+		return c.record(ctx, nil)
 	})
-	return out, err
 }
 
 // run checks and performs the call on the state, which is locked for reading.
-func (c *call) run() (any, error) {
+func (c *call) run() (err error) {
 	if err := c.authorize(); err != nil {
-		return nil, err
+		return err
 	}
-	return c.in.perform(c)
+	c.out, err = c.in.perform(c)
+	return err
 }
 
-// record returns the key's record in the document that is being changed.
+// keyRecord returns the key's record in the document that is being changed.
 func (c *call) keyRecord() *keyRecord {
 	return c.doc.key(c.key.record.ID)
 }

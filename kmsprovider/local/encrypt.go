@@ -13,7 +13,7 @@ type EncryptInput struct {
 	Plaintext           []byte              `json:"Plaintext"`
 	EncryptionContext   kmsprovider.Context `json:"EncryptionContext,omitempty"`
 	EncryptionAlgorithm string              `json:"EncryptionAlgorithm,omitempty"`
-	GrantTokens         []string            `json:"GrantTokens,omitempty"`
+	GrantTokens         []string            `json:"GrantTokens,omitempty" audit:"-"`
 	DryRun              bool                `json:"DryRun,omitempty"`
 }
 
@@ -53,7 +53,7 @@ type DecryptInput struct {
 	EncryptionContext   kmsprovider.Context `json:"EncryptionContext,omitempty"`
 	KeyID               string              `json:"KeyId,omitempty"`
 	EncryptionAlgorithm string              `json:"EncryptionAlgorithm,omitempty"`
-	GrantTokens         []string            `json:"GrantTokens,omitempty"`
+	GrantTokens         []string            `json:"GrantTokens,omitempty" audit:"-"`
 	DryRun              bool                `json:"DryRun,omitempty"`
 }
 
@@ -98,7 +98,7 @@ type ReEncryptInput struct {
 	DestinationEncryptionContext   kmsprovider.Context `json:"DestinationEncryptionContext,omitempty"`
 	SourceEncryptionAlgorithm      string              `json:"SourceEncryptionAlgorithm,omitempty"`
 	DestinationEncryptionAlgorithm string              `json:"DestinationEncryptionAlgorithm,omitempty"`
-	GrantTokens                    []string            `json:"GrantTokens,omitempty"`
+	GrantTokens                    []string            `json:"GrantTokens,omitempty" audit:"-"`
 	DryRun                         bool                `json:"DryRun,omitempty"`
 }
 

@@ -18,7 +18,7 @@ type CreateGrantInput struct {
 	RetiringPrincipal string            `json:"RetiringPrincipal,omitempty"`
 	Operations        []string          `json:"Operations"`
 	Constraints       *GrantConstraints `json:"Constraints,omitempty"`
-	GrantTokens       []string          `json:"GrantTokens,omitempty"`
+	GrantTokens       []string          `json:"GrantTokens,omitempty" audit:"-"`
 	Name              string            `json:"Name,omitempty"`
 	DryRun            bool              `json:"DryRun,omitempty"`
 }
@@ -26,7 +26,7 @@ type CreateGrantInput struct {
 // CreateGrantOutput is CreateGrant's. A grant counts at once, also without its
 // token.
 type CreateGrantOutput struct {
-	GrantToken string `json:"GrantToken"`
+	GrantToken string `json:"GrantToken" audit:"-"`
 	GrantID    string `json:"GrantId"` // 64 hex digits
 }
 
@@ -147,7 +147,7 @@ func noGrant(grantID, arn string) error {
 // RetireGrantInput ends a grant: for those who have it. Either GrantToken or
 // both KeyId and GrantId name it.
 type RetireGrantInput struct {
-	GrantToken string `json:"GrantToken,omitempty"`
+	GrantToken string `json:"GrantToken,omitempty" audit:"-"`
 	KeyID      string `json:"KeyId,omitempty"` // ARN
 	GrantID    string `json:"GrantId,omitempty"`
 	DryRun     bool   `json:"DryRun,omitempty"`

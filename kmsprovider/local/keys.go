@@ -201,7 +201,7 @@ func (in *ListKeysInput) perform(c *call) (any, error) {
 // DescribeKeyInput asks what is known of a key, in any state.
 type DescribeKeyInput struct {
 	KeyID       string   `json:"KeyId"`
-	GrantTokens []string `json:"GrantTokens,omitempty"`
+	GrantTokens []string `json:"GrantTokens,omitempty" audit:"-"`
 }
 
 // DescribeKeyOutput is DescribeKey's.

@@ -16,6 +16,7 @@ import (
 
 	"kmsfs/crypto"
 	"kmsfs/kmsprovider"
+	"kmsfs/kmsprovider/local/audit"
 )
 
 const providerName = "local"
@@ -33,6 +34,8 @@ type Options struct {
 	Random io.Reader
 	// Now is the clock for all dates and for what they make due; nil is time.Now.
 	Now func() time.Time
+	// AuditLog is the file of the audit log; empty: Path.audit.
+	AuditLog string
 	// KDF is what Create protects the passphrase with; nil is
 	// DefaultKDFParams. Open takes the file's own.
 	KDF *KDFParams
@@ -41,8 +44,13 @@ type Options struct {
 // Keystore is an open keystore: a KMS in one file. It is safe for concurrent
 // use, also of the same file by other processes. Close it to wipe its keys.
 type Keystore struct {
-	path   string // as the user gave it
-	real   string // without symbolic links
+	path string // as the user gave it
+	real string // without symbolic links
+
+	auditPath string     // empty: beside real
+	auditing  sync.Mutex // guards log; taken before mu, and after the file lock
+	log       *audit.Log // nil until the first event
+
 	random io.Reader
 	now    func() time.Time
 
@@ -164,7 +172,7 @@ func newKeystore(ctx context.Context, o Options) (*Keystore, error) {
 	if o.Path == "" || o.Passphrase == nil {
 		return nil, fmt.Errorf("a path and a passphrase are needed: %w", kmsprovider.ErrInvalidInput)
 	}
-	k := &Keystore{path: o.Path, random: o.Random, now: o.Now, writer: make(chan struct{}, 1)}
+	k := &Keystore{path: o.Path, auditPath: o.AuditLog, random: o.Random, now: o.Now, writer: make(chan struct{}, 1)}
 	if k.random == nil {
 		k.random = rand.Reader
 	}
@@ -271,15 +279,21 @@ func (k *Keystore) Path() string { return k.path }
 // Close does nothing.
 func (k *Keystore) Close() error {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	if k.closed {
+		k.mu.Unlock()
 		return nil
 	}
 	k.closed = true
 	k.state.file.Close()
 	k.state = nil
 	k.sealer.wipe()
-	return nil
+	k.mu.Unlock()
+	k.auditing.Lock()
+	defer k.auditing.Unlock()
+	if k.log == nil {
+		return nil
+	}
+	return k.log.Close()
 }
 
 // Format prints the path and nothing else, whatever the verb.

@@ -13,7 +13,8 @@ import (
 // Names are AWS's: keys are version 4 UUIDs, ARNs have the region "local" and
 // the keystore's account, and aliases start with alias/.
 const (
-	arnPrefix    = "arn:aws:kms:local:"
+	region       = "local"
+	arnPrefix    = "arn:aws:kms:" + region + ":"
 	aliasPrefix  = "alias/"
 	maxAlias     = 256 // bytes, prefix included
 	maxKeyIDText = 2048

@@ -44,7 +44,7 @@ type CreatePrincipalInput struct {
 // CreatePrincipalOutput is CreatePrincipal's. Nothing shows the secret again.
 type CreatePrincipalOutput struct {
 	Principal       PrincipalMetadata `json:"Principal"`
-	SecretAccessKey string            `json:"SecretAccessKey"`
+	SecretAccessKey string            `json:"SecretAccessKey" audit:"-"`
 }
 
 func (in *CreatePrincipalInput) operation() operation {
@@ -209,7 +209,7 @@ func (k *Keystore) Principal(ctx context.Context, accessKeyID string) (c Caller,
 		if err != nil {
 			return Caller{}, nil, asError(ctx, fmt.Errorf("open secret access key of %s: %w: %w", p.Name, ErrDamaged, err))
 		}
-		return Caller{ARN: userARN(k.account, p.Name)}, secret, nil
+		return Caller{ARN: userARN(k.account, p.Name), AccessKeyID: accessKeyID}, secret, nil
 	}
 	return Caller{}, nil, refuse("UnrecognizedClientException", "The security token included in the request is invalid.").of(errUnknownPrincipal)
 }

@@ -24,6 +24,7 @@ const (
 	labelSecret    = "kmsfs v1 keystore secret"    // AAD of a principal's secret access key
 	labelMAC       = "kmsfs v1 keystore mac"       // its subkey that authenticates the document
 	labelIDs       = "kmsfs v1 keystore ids"       // its subkey that gives imported material its ID
+	labelAudit     = "kmsfs v1 keystore audit"     // its subkey that authenticates the audit log
 )
 
 // sealer holds the subkeys of a keystore's key-encrypting key. The passphrase
@@ -33,6 +34,7 @@ type sealer struct {
 	materials  *crypto.XAES // seals key material, import tokens and secret access keys
 	mac        *crypto.Key  // authenticates the document
 	ids        *crypto.Key  // of which the ID of imported material is an HMAC
+	audit      *crypto.Key  // authenticates the audit log
 }
 
 // newSealer derives the subkeys of kek, which stays the caller's.
@@ -50,7 +52,11 @@ func newSealer(kek *crypto.Key, keystoreID string) (*sealer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sealer{keystoreID: keystoreID, materials: crypto.NewXAES(materials), mac: mac, ids: ids}, nil
+	audit, err := subkey(kek, labelAudit)
+	if err != nil {
+		return nil, err
+	}
+	return &sealer{keystoreID: keystoreID, materials: crypto.NewXAES(materials), mac: mac, ids: ids, audit: audit}, nil
 }
 
 func subkey(kek *crypto.Key, label string) (*crypto.Key, error) {
@@ -66,6 +72,7 @@ func subkey(kek *crypto.Key, label string) (*crypto.Key, error) {
 func (s *sealer) wipe() {
 	s.mac.Wipe()
 	s.ids.Wipe()
+	s.audit.Wipe()
 	s.materials = nil
 }
 

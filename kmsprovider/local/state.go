@@ -22,6 +22,15 @@ func (k *Keystore) acquire(ctx context.Context) (*snapshot, error) {
 	return k.current(ctx)
 }
 
+// settleIfDue does what time has made due, for callers that go on to change.
+func (k *Keystore) settleIfDue(ctx context.Context) error {
+	_, err := k.acquire(ctx)
+	if err == nil {
+		k.mu.RUnlock()
+	}
+	return err
+}
+
 // current returns the state of the keystore file as it is now, reading it again
 // if another process changed it, and locks it as acquire does.
 func (k *Keystore) current(ctx context.Context) (*snapshot, error) {
