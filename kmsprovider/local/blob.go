@@ -1,6 +1,10 @@
 package local
 
-import "kmsfs/kmsprovider"
+import (
+	"encoding/hex"
+
+	"kmsfs/kmsprovider"
+)
 
 // A ciphertext blob:
 //
@@ -22,6 +26,8 @@ const (
 const materialIDSize = 32
 
 type materialID [materialIDSize]byte
+
+func (id materialID) String() string { return hex.EncodeToString(id[:]) }
 
 // blob is a parsed ciphertext blob; its slices alias the parsed bytes.
 type blob struct {

@@ -1,9 +1,5 @@
 package local
 
-import (
-	"context"
-)
-
 // Caller is who calls an operation: what policies decide on and what the audit
 // log tells.
 type Caller struct {
@@ -11,6 +7,8 @@ type Caller struct {
 	SourceIP  string // empty: a call within this process
 	UserAgent string
 	RequestID string // empty: Do draws one
+
+	AccessKeyID string // that the request was signed with, if it was
 }
 
 // Root is the root of the keystore's account: whoever has the passphrase.
@@ -19,13 +17,3 @@ func (k *Keystore) Root() Caller {
 }
 
 func rootARN(account string) string { return "arn:aws:iam::" + account + ":root" }
-
-// Principal returns the caller whose access key ID that is, and a copy of its
-// secret access key, which the caller wipes. An unknown ID is
-// UnrecognizedClientException.
-func (k *Keystore) Principal(ctx context.Context, accessKeyID string) (c Caller, secret []byte, err error) {
-	if err := ctx.Err(); err != nil {
-		return Caller{}, nil, err
-	}
-	return Caller{}, nil, refuse("UnrecognizedClientException", "The security token included in the request is invalid.").of(errUnknownPrincipal)
-}

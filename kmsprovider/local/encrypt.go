@@ -13,7 +13,7 @@ type EncryptInput struct {
 	Plaintext           []byte              `json:"Plaintext"`
 	EncryptionContext   kmsprovider.Context `json:"EncryptionContext,omitempty"`
 	EncryptionAlgorithm string              `json:"EncryptionAlgorithm,omitempty"`
-	GrantTokens         []string            `json:"GrantTokens,omitempty"`
+	GrantTokens         []string            `json:"GrantTokens,omitempty" audit:"-"`
 	DryRun              bool                `json:"DryRun,omitempty"`
 }
 
@@ -25,13 +25,20 @@ type EncryptOutput struct {
 }
 
 func (in *EncryptInput) operation() operation {
-	return operation{name: "Encrypt", needsKey: true, key: in.KeyID, states: enabled, dryRun: in.DryRun}
+	return using("Encrypt", in.KeyID, in.EncryptionContext, in.GrantTokens, in.DryRun)
+}
+
+func (in *EncryptInput) check() error {
+	switch n := len(in.Plaintext); {
+	case n < 1:
+		return invalid("plaintext", "Member must have length greater than or equal to 1")
+	case n > kmsprovider.MaxPlaintext:
+		return invalid("plaintext", "Member must have length less than or equal to %d", kmsprovider.MaxPlaintext)
+	}
+	return firstError(checkAlgorithm("encryptionAlgorithm", in.EncryptionAlgorithm), checkContext("encryptionContext", in.EncryptionContext))
 }
 
 func (in *EncryptInput) perform(c *call) (any, error) {
-	if n := len(in.Plaintext); n < 1 || n > kmsprovider.MaxPlaintext {
-		return nil, invalid("plaintext", "Member must have length between 1 and %d", kmsprovider.MaxPlaintext)
-	}
 	wrapped, err := c.key.wrap(c.k.random, in.Plaintext, in.EncryptionContext)
 	if err != nil {
 		return nil, err
@@ -39,13 +46,14 @@ func (in *EncryptInput) perform(c *call) (any, error) {
 	return &EncryptOutput{CiphertextBlob: wrapped, KeyID: c.key.arn, EncryptionAlgorithm: algorithm}, nil
 }
 
-// DecryptInput decrypts a ciphertext blob.
+// DecryptInput decrypts a ciphertext blob. Which key it is the blob tells;
+// KeyId, if it is there, must name the same one.
 type DecryptInput struct {
 	CiphertextBlob      []byte              `json:"CiphertextBlob"`
 	EncryptionContext   kmsprovider.Context `json:"EncryptionContext,omitempty"`
 	KeyID               string              `json:"KeyId,omitempty"`
 	EncryptionAlgorithm string              `json:"EncryptionAlgorithm,omitempty"`
-	GrantTokens         []string            `json:"GrantTokens,omitempty"`
+	GrantTokens         []string            `json:"GrantTokens,omitempty" audit:"-"`
 	DryRun              bool                `json:"DryRun,omitempty"`
 }
 
@@ -54,18 +62,30 @@ type DecryptOutput struct {
 	KeyID               string `json:"KeyId"` // ARN
 	Plaintext           []byte `json:"Plaintext"`
 	EncryptionAlgorithm string `json:"EncryptionAlgorithm"`
+	KeyMaterialID       string `json:"KeyMaterialId"` // 64 hex digits
 }
 
+func (out *DecryptOutput) wipe() { clear(out.Plaintext) }
+
 func (in *DecryptInput) operation() operation {
-	return operation{name: "Decrypt", needsKey: true, key: in.KeyID, states: enabled, dryRun: in.DryRun}
+	return using("Decrypt", in.KeyID, in.EncryptionContext, in.GrantTokens, in.DryRun)
+}
+
+func (in *DecryptInput) check() error {
+	return firstError(checkCiphertext(in.CiphertextBlob), checkAlgorithm("encryptionAlgorithm", in.EncryptionAlgorithm), checkContext("encryptionContext", in.EncryptionContext))
+}
+
+func (in *DecryptInput) needs(c *call) ([]need, error) {
+	key, err := c.keyOf(in.CiphertextBlob, in.KeyID)
+	return []need{{action: "Decrypt", key: key, keyID: in.KeyID, states: enabled, ec: in.EncryptionContext, hasEC: true}}, err
 }
 
 func (in *DecryptInput) perform(c *call) (any, error) {
-	plaintext, err := c.key.unwrap(c.state, in.CiphertextBlob, in.EncryptionContext)
+	plaintext, material, err := c.key.unwrap(in.CiphertextBlob, in.EncryptionContext)
 	if err != nil {
 		return nil, err
 	}
-	return &DecryptOutput{KeyID: c.key.arn, Plaintext: plaintext, EncryptionAlgorithm: algorithm}, nil
+	return &DecryptOutput{KeyID: c.key.arn, Plaintext: plaintext, EncryptionAlgorithm: algorithm, KeyMaterialID: material.String()}, nil
 }
 
 // ReEncryptInput moves a ciphertext blob to another key or context; the
@@ -78,7 +98,7 @@ type ReEncryptInput struct {
 	DestinationEncryptionContext   kmsprovider.Context `json:"DestinationEncryptionContext,omitempty"`
 	SourceEncryptionAlgorithm      string              `json:"SourceEncryptionAlgorithm,omitempty"`
 	DestinationEncryptionAlgorithm string              `json:"DestinationEncryptionAlgorithm,omitempty"`
-	GrantTokens                    []string            `json:"GrantTokens,omitempty"`
+	GrantTokens                    []string            `json:"GrantTokens,omitempty" audit:"-"`
 	DryRun                         bool                `json:"DryRun,omitempty"`
 }
 
@@ -89,21 +109,39 @@ type ReEncryptOutput struct {
 	KeyID                          string `json:"KeyId"`       // ARN of the destination
 	SourceEncryptionAlgorithm      string `json:"SourceEncryptionAlgorithm"`
 	DestinationEncryptionAlgorithm string `json:"DestinationEncryptionAlgorithm"`
+	SourceKeyMaterialID            string `json:"SourceKeyMaterialId"`
+	DestinationKeyMaterialID       string `json:"DestinationKeyMaterialId"`
 }
 
 func (in *ReEncryptInput) operation() operation {
-	return operation{name: "ReEncrypt", needsKey: true, key: in.SourceKeyID, states: enabled, dryRun: in.DryRun}
+	return operation{name: "ReEncrypt", tokens: in.GrantTokens, dryRun: in.DryRun}
 }
 
-func (in *ReEncryptInput) perform(c *call) (any, error) {
-	to, err := c.state.find(in.DestinationKeyID, false)
+func (in *ReEncryptInput) check() error {
+	return firstError(
+		checkCiphertext(in.CiphertextBlob),
+		checkAlgorithm("sourceEncryptionAlgorithm", in.SourceEncryptionAlgorithm),
+		checkAlgorithm("destinationEncryptionAlgorithm", in.DestinationEncryptionAlgorithm),
+		checkContext("sourceEncryptionContext", in.SourceEncryptionContext),
+		checkContext("destinationEncryptionContext", in.DestinationEncryptionContext),
+	)
+}
+
+func (in *ReEncryptInput) needs(c *call) ([]need, error) {
+	from, err := c.keyOf(in.CiphertextBlob, in.SourceKeyID)
 	if err != nil {
 		return nil, err
 	}
-	if err := to.mustBe(enabled); err != nil {
-		return nil, err
-	}
-	plaintext, err := c.key.unwrap(c.state, in.CiphertextBlob, in.SourceEncryptionContext)
+	to, err := c.state.find(in.DestinationKeyID, false, c.now)
+	return []need{
+		{action: "ReEncryptFrom", key: from, keyID: in.SourceKeyID, states: enabled, ec: in.SourceEncryptionContext, hasEC: true},
+		{action: "ReEncryptTo", key: to, keyID: in.DestinationKeyID, states: enabled, ec: in.DestinationEncryptionContext, hasEC: true},
+	}, err
+}
+
+func (in *ReEncryptInput) perform(c *call) (any, error) {
+	to := c.needs[1].key
+	plaintext, material, err := c.key.unwrap(in.CiphertextBlob, in.SourceEncryptionContext)
 	if err != nil {
 		return nil, err
 	}
@@ -115,5 +153,6 @@ func (in *ReEncryptInput) perform(c *call) (any, error) {
 	return &ReEncryptOutput{
 		CiphertextBlob: wrapped, SourceKeyID: c.key.arn, KeyID: to.arn,
 		SourceEncryptionAlgorithm: algorithm, DestinationEncryptionAlgorithm: algorithm,
+		SourceKeyMaterialID: material.String(), DestinationKeyMaterialID: to.currentID.String(),
 	}, nil
 }

@@ -2,21 +2,25 @@ package local
 
 import "context"
 
-// allKeys describes all keys in the order of their creation.
-func allKeys(ctx context.Context, k *Keystore) ([]KeyMetadata, error) {
-	list, err := do[ListKeysOutput](ctx, k, &ListKeysInput{})
-	if err != nil {
-		return nil, err
-	}
-	var all []KeyMetadata
-	for _, entry := range list.Keys {
-		m, err := do[DescribeKeyOutput](ctx, k, &DescribeKeyInput{KeyID: entry.KeyID})
+// allKeys describes all keys in the order of their creation, page by page.
+func allKeys(ctx context.Context, k *Keystore) (all []KeyMetadata, err error) {
+	in := ListKeysInput{}
+	for {
+		list, err := do[ListKeysOutput](ctx, k, &in)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, m.KeyMetadata)
+		for _, entry := range list.Keys {
+			m, err := do[DescribeKeyOutput](ctx, k, &DescribeKeyInput{KeyID: entry.KeyID})
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, m.KeyMetadata)
+		}
+		if in.Marker = list.NextMarker; !list.Truncated {
+			return all, nil
+		}
 	}
-	return all, nil
 }
 
 // AllKeys is allKeys for the tests in package local_test.

@@ -1,27 +1,34 @@
 package local
 
 import (
+	"time"
+
 	"kmsfs/kmsprovider"
 )
 
 // KeyMetadata is what `aws kms describe-key` shows of a key; it marshals to
 // JSON with the same field names. Nothing in it is secret.
 type KeyMetadata struct {
-	AWSAccountID          string    `json:"AWSAccountId"` // the keystore's account: 12 digits
-	KeyID                 string    `json:"KeyId"`        // a UUID
-	ARN                   string    `json:"Arn"`
-	CreationDate          Timestamp `json:"CreationDate"`
-	Enabled               bool      `json:"Enabled"`
-	Description           string    `json:"Description"`
-	KeyUsage              string    `json:"KeyUsage"`              // ENCRYPT_DECRYPT
-	KeyState              string    `json:"KeyState"`              // kmsprovider.StateEnabled, …
-	Origin                string    `json:"Origin"`                // AWS_KMS
-	KeyManager            string    `json:"KeyManager"`            // CUSTOMER or SERVICE
-	CustomerMasterKeySpec string    `json:"CustomerMasterKeySpec"` // KeySpec's old name
-	KeySpec               string    `json:"KeySpec"`               // SYMMETRIC_DEFAULT
-	EncryptionAlgorithms  []string  `json:"EncryptionAlgorithms"`  // SYMMETRIC_DEFAULT
-	MultiRegion           bool      `json:"MultiRegion"`
-	CurrentKeyMaterialID  string    `json:"CurrentKeyMaterialId,omitempty"` // 64 hex digits
+	AWSAccountID string    `json:"AWSAccountId"` // the keystore's account: 12 digits
+	KeyID        string    `json:"KeyId"`        // a UUID
+	ARN          string    `json:"Arn"`
+	CreationDate Timestamp `json:"CreationDate"`
+	Enabled      bool      `json:"Enabled"`
+	Description  string    `json:"Description"`
+	KeyUsage     string    `json:"KeyUsage"` // ENCRYPT_DECRYPT
+	KeyState     string    `json:"KeyState"` // kmsprovider.StateEnabled, …
+
+	DeletionDate    *Timestamp `json:"DeletionDate,omitempty"`    // of a key that is pending deletion
+	ValidTo         *Timestamp `json:"ValidTo,omitempty"`         // of imported material that expires
+	ExpirationModel string     `json:"ExpirationModel,omitempty"` // of imported material that is there
+
+	Origin                string   `json:"Origin"`                // AWS_KMS or EXTERNAL
+	KeyManager            string   `json:"KeyManager"`            // CUSTOMER or SERVICE
+	CustomerMasterKeySpec string   `json:"CustomerMasterKeySpec"` // KeySpec's old name
+	KeySpec               string   `json:"KeySpec"`               // SYMMETRIC_DEFAULT
+	EncryptionAlgorithms  []string `json:"EncryptionAlgorithms"`  // SYMMETRIC_DEFAULT
+	MultiRegion           bool     `json:"MultiRegion"`
+	CurrentKeyMaterialID  string   `json:"CurrentKeyMaterialId,omitempty"` // 64 hex digits
 }
 
 // Alias is an entry of `aws kms list-aliases`, with the same JSON field names.
@@ -37,33 +44,38 @@ type Alias struct {
 const (
 	keyUsage       = "ENCRYPT_DECRYPT"
 	keySpec        = "SYMMETRIC_DEFAULT"
-	originKMS      = "AWS_KMS"
 	jsonCustomer   = "CUSTOMER"
 	jsonService    = "SERVICE"
 	maxDescription = 8192 // bytes
 )
 
-func (r *keyRecord) metadata(account string) KeyMetadata {
+func (r *keyRecord) metadata(account string, now time.Time) KeyMetadata {
 	manager := jsonCustomer
 	if r.Manager == kmsprovider.ManagerService {
 		manager = jsonService
 	}
-	return KeyMetadata{
+	state := r.state(now)
+	m := KeyMetadata{
 		AWSAccountID:          account,
 		KeyID:                 r.ID,
 		ARN:                   keyARN(account, r.ID),
 		CreationDate:          Timestamp{r.Created},
-		Enabled:               r.State == kmsprovider.StateEnabled,
+		Enabled:               state == kmsprovider.StateEnabled,
 		Description:           r.Description,
 		KeyUsage:              keyUsage,
-		KeyState:              r.State,
+		KeyState:              state,
+		DeletionDate:          timestamp(r.Deletion),
 		Origin:                r.Origin,
 		KeyManager:            manager,
 		CustomerMasterKeySpec: keySpec,
 		KeySpec:               keySpec,
-		EncryptionAlgorithms:  []string{keySpec},
+		EncryptionAlgorithms:  []string{algorithm},
 		CurrentKeyMaterialID:  r.Current,
 	}
+	if r.Origin == originExternal && len(r.Materials) > 0 {
+		_, m.ExpirationModel, m.ValidTo = r.Materials[0].imported(now)
+	}
+	return m
 }
 
 func (m KeyMetadata) info() kmsprovider.KeyInfo {

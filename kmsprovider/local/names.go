@@ -13,7 +13,8 @@ import (
 // Names are AWS's: keys are version 4 UUIDs, ARNs have the region "local" and
 // the keystore's account, and aliases start with alias/.
 const (
-	arnPrefix    = "arn:aws:kms:local:"
+	region       = "local"
+	arnPrefix    = "arn:aws:kms:" + region + ":"
 	aliasPrefix  = "alias/"
 	maxAlias     = 256 // bytes, prefix included
 	maxKeyIDText = 2048
@@ -73,32 +74,6 @@ func keyARN(account, id string) string {
 
 func aliasARN(account, alias string) string {
 	return arnPrefix + account + ":" + alias
-}
-
-// checkAlias applies AWS's rules for the name of an alias: alias/ and then
-// letters, digits, /, _ and -; alias/aws/ is reserved.
-func checkAlias(alias string) error {
-	name, found := strings.CutPrefix(alias, aliasPrefix)
-	problem := ""
-	switch {
-	case len(alias) > maxAlias:
-		return fmt.Errorf("check alias: longer than %d bytes: %w", maxAlias, kmsprovider.ErrInvalidInput)
-	case !found:
-		problem = "does not start with alias/"
-	case name == "":
-		problem = "has no name after alias/"
-	case strings.HasPrefix(name, "aws/"):
-		problem = "is reserved for AWS"
-	case strings.ContainsFunc(name, func(r rune) bool { return !aliasRune(r) }):
-		problem = "has characters other than a-z, A-Z, 0-9, /, _ and -"
-	default:
-		return nil
-	}
-	return fmt.Errorf("check alias: %q %s: %w", alias, problem, kmsprovider.ErrInvalidInput)
-}
-
-func aliasRune(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '/' || r == '_' || r == '-'
 }
 
 // missingKey is the error for a keyID that names no key here. One that has not

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"fmt"
 
 	"kmsfs/kmsprovider"
 )
@@ -31,6 +32,9 @@ func (k *Keystore) Encrypt(ctx context.Context, keyID string, plaintext []byte, 
 
 // Decrypt is kmsprovider.Provider's. Unlike the operation it demands a keyID.
 func (k *Keystore) Decrypt(ctx context.Context, keyID string, wrapped []byte, ec kmsprovider.Context) ([]byte, error) {
+	if keyID == "" {
+		return nil, fmt.Errorf("Decrypt: %w", missingKey("", k.account))
+	}
 	out, err := do[DecryptOutput](ctx, k, &DecryptInput{KeyID: keyID, CiphertextBlob: wrapped, EncryptionContext: ec})
 	if err != nil {
 		return nil, err
@@ -38,8 +42,11 @@ func (k *Keystore) Decrypt(ctx context.Context, keyID string, wrapped []byte, ec
 	return out.Plaintext, nil
 }
 
-// ReEncrypt is kmsprovider.Provider's. The plaintext is wiped in between.
+// ReEncrypt is kmsprovider.Provider's. Unlike the operation it demands from.
 func (k *Keystore) ReEncrypt(ctx context.Context, wrapped []byte, from string, fromEC kmsprovider.Context, to string, toEC kmsprovider.Context) ([]byte, error) {
+	if from == "" {
+		return nil, fmt.Errorf("ReEncrypt: %w", missingKey("", k.account))
+	}
 	out, err := do[ReEncryptOutput](ctx, k, &ReEncryptInput{
 		CiphertextBlob: wrapped, SourceKeyID: from, SourceEncryptionContext: fromEC, DestinationKeyID: to, DestinationEncryptionContext: toEC,
 	})

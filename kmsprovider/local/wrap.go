@@ -7,11 +7,29 @@ import (
 	"kmsfs/kmsprovider"
 )
 
+// keyOf returns the key that wrapped names, which must be the key keyID if
+// that is not empty.
+func (c *call) keyOf(wrapped []byte, keyID string) (*openKey, error) {
+	var want *openKey
+	if keyID != "" {
+		var err error
+		if want, err = c.state.find(keyID, false, c.now); err != nil {
+			return nil, err
+		}
+	}
+	b, ok := parseBlob(wrapped)
+	key := c.state.byID[b.key]
+	if !ok || key == nil || key.record.gone(c.now) {
+		return nil, refuse(codeInvalidCiphertext, "")
+	}
+	if want != nil && want != key {
+		return nil, refuse(codeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
+	}
+	return key, nil
+}
+
 // wrap seals plaintext under the key's current material.
 func (k *openKey) wrap(random io.Reader, plaintext []byte, ec kmsprovider.Context) ([]byte, error) {
-	if err := checkContext(ec); err != nil {
-		return nil, err
-	}
 	wrapped := make([]byte, 0, blobOverhead+len(plaintext))
 	wrapped = appendBlobHeader(wrapped, k.id, k.currentID)
 	wrapped, err := k.current.Seal(wrapped, random, plaintext, blobAAD(wrapped, ec))
@@ -21,38 +39,18 @@ func (k *openKey) wrap(random io.Reader, plaintext []byte, ec kmsprovider.Contex
 	return wrapped, nil
 }
 
-// unwrap opens wrapped, which must name this key of the state.
-func (k *openKey) unwrap(state *snapshot, wrapped []byte, ec kmsprovider.Context) ([]byte, error) {
-	if err := checkContext(ec); err != nil {
-		return nil, err
-	}
+// unwrap opens wrapped, which names this key, and tells which material did.
+func (k *openKey) unwrap(wrapped []byte, ec kmsprovider.Context) ([]byte, materialID, error) {
 	b, ok := parseBlob(wrapped)
-	if !ok {
-		return nil, refuse(codeInvalidCiphertext, "")
-	}
-	switch state.byID[b.key] {
-	case k:
-	case nil:
-		return nil, refuse(codeInvalidCiphertext, "")
-	default:
-		return nil, refuse(codeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
-	}
 	material := k.materials[b.material]
-	if material == nil {
-		return nil, refuse(codeInvalidCiphertext, "")
+	if !ok || material == nil {
+		return nil, materialID{}, refuse(codeInvalidCiphertext, "")
 	}
 	plaintext, err := material.Open(nil, b.sealed, blobAAD(b.header, ec))
 	if err != nil {
-		return nil, refuse(codeInvalidCiphertext, "")
+		return nil, materialID{}, refuse(codeInvalidCiphertext, "")
 	}
-	return plaintext, nil
-}
-
-func checkContext(ec kmsprovider.Context) error {
-	if err := ec.Check(); err != nil {
-		return refuse(codeValidation, "%v", err)
-	}
-	return nil
+	return plaintext, b.material, nil
 }
 
 // blobAAD is what a blob authenticates besides its plaintext.
