@@ -95,7 +95,7 @@ func Create(ctx context.Context, o Options) (_ *Keystore, err error) {
 	if err := mustBeMissing(k.real); err != nil {
 		return nil, err
 	}
-	passphrase, err := ask(o)
+	passphrase, err := ask(o.Passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func Open(ctx context.Context, o Options) (_ *Keystore, err error) {
 		return nil, err
 	}
 	file.Close()
-	passphrase, err := ask(o)
+	passphrase, err := ask(o.Passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -182,8 +182,8 @@ func newKeystore(ctx context.Context, o Options) (*Keystore, error) {
 	return k, ctx.Err()
 }
 
-func ask(o Options) ([]byte, error) {
-	passphrase, err := o.Passphrase()
+func ask(source func() ([]byte, error)) ([]byte, error) {
+	passphrase, err := source()
 	if err != nil {
 		clear(passphrase)
 		return nil, fmt.Errorf("ask for passphrase: %w", err)
