@@ -96,6 +96,8 @@ func wipe(out any) {
 		clear(out.Plaintext)
 	case *local.GenerateDataKeyOutput:
 		clear(out.Plaintext)
+	case *local.GenerateRandomOutput:
+		clear(out.Plaintext)
 	}
 }
 

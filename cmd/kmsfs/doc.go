@@ -12,7 +12,7 @@
 //	exit.go          the one table of exit codes
 //	log.go           log records on stderr, then syslog
 //	init.go mount.go unmount.go info.go version.go kms.go      the subcommands
-//	kmskeys.go kmsaliases.go   verbs of kms
+//	kmskeys.go kmsaliases.go kmsaudit.go kmsserve.go   verbs of kms
 //	helper.go        the command as mount(8)'s helper, mount.kmsfs
 //	mountoptions.go  -o
 //	mountpoint.go    what a mount point must be

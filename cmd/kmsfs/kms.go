@@ -23,6 +23,7 @@ func (a *app) kmsCommand() *cobra.Command {
 	c.AddCommand(
 		a.createKeyCommand(), a.listKeysCommand(), a.describeKeyCommand(), a.enableKeyCommand(), a.disableKeyCommand(),
 		a.createAliasCommand(), a.listAliasesCommand(),
+		a.auditCommand(), a.serveKMSCommand(),
 	)
 	return c
 }
