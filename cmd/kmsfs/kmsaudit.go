@@ -28,9 +28,9 @@ func (a *app) auditCommand() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if verify {
-				return a.kmsVerb(keystoreRequired, a.verifyAudit)(cmd, args)
+				return a.withKeystore(cmd.Context(), keystoreRequired, a.verifyAudit)
 			}
 			return a.printAudit(cmd.Context(), follow)
 		},
@@ -63,19 +63,19 @@ func (a *app) printAudit(ctx context.Context, follow bool) error {
 }
 
 // verifyAudit is kms audit --verify.
-func (a *app) verifyAudit(_ context.Context, k *local.Keystore) (any, error) {
+func (a *app) verifyAudit(_ context.Context, k *local.Keystore) error {
 	report, err := k.VerifyAudit()
 	for _, problem := range report.Problems {
 		say(a.stderr, "%s", problem)
 	}
 	if err != nil {
-		return nil, noAuditYet(err)
+		return noAuditYet(err)
 	}
 	for _, repair := range report.Repairs {
 		say(a.stderr, "%s", repair)
 	}
-	fmt.Fprintf(a.stdout, "%d events from %s to %s, none changed, removed or added\n", report.Events, report.First, report.Last)
-	return nil, nil
+	_, err = fmt.Fprintf(a.stdout, "%d events from %s to %s, none changed, removed or added\n", report.Events, report.First, report.Last)
+	return err
 }
 
 func noAuditYet(err error) error {

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -18,6 +19,10 @@ import (
 // log, FILE.audit beside the keystore unless Options say otherwise. What an event
 // cannot be written for does not happen: the result of a call is handed out, and
 // a change is made, after its event stands in the log.
+
+// inProcess is the source of a call that came over no network; CloudTrail has
+// the name of a service there too.
+const inProcess = "kmsfs"
 
 // auditLog opens the log at its first use: what only opens a keystore makes no
 // file.
@@ -65,8 +70,15 @@ func (k *Keystore) VerifyAudit() (audit.Report, error) {
 	return audit.Verify(k.AuditPath(), key)
 }
 
-// append writes an event.
+// append writes an event; one without a request ID gets one.
 func (k *Keystore) append(e audit.Event) error {
+	if e.RequestID == "" {
+		id, err := newKeyUUID(rand.Reader)
+		if err != nil {
+			return err
+		}
+		e.RequestID = id.String()
+	}
 	log, err := k.auditLog()
 	if err == nil {
 		err = log.Append(e)
@@ -87,7 +99,7 @@ func (c *call) record(ctx context.Context, err error) error {
 		EventName:          c.op.name,
 		AWSRegion:          region,
 		UserIdentity:       c.identity(),
-		SourceIPAddress:    c.caller.SourceIP,
+		SourceIPAddress:    cmp.Or(c.caller.SourceIP, inProcess),
 		UserAgent:          c.caller.UserAgent,
 		RequestParameters:  members(c.in),
 		RequestID:          c.caller.RequestID,
@@ -105,13 +117,6 @@ func (c *call) record(ctx context.Context, err error) error {
 		e.ErrorCode, e.ErrorMessage = strings.TrimSuffix(refused.Code, "Exception"), refused.Message
 	case c.op.changes:
 		e.ResponseElements = members(c.out)
-	}
-	if e.RequestID == "" {
-		id, err := newKeyUUID(rand.Reader)
-		if err != nil {
-			return err
-		}
-		e.RequestID = id.String()
 	}
 	return c.k.append(e)
 }
@@ -134,8 +139,8 @@ func (k *Keystore) recordService(now time.Time, done []serviceEvent) error {
 			EventType:          "AwsServiceEvent",
 			AWSRegion:          region,
 			UserIdentity:       audit.UserIdentity{Type: "AWSService", AccountID: k.account},
-			SourceIPAddress:    "kmsfs",
-			UserAgent:          "kmsfs",
+			SourceIPAddress:    inProcess,
+			UserAgent:          inProcess,
 			Resources:          []audit.Resource{{AccountID: k.account, Type: "AWS::KMS::Key", ARN: d.keyARN}},
 			RecipientAccountID: k.account,
 		})

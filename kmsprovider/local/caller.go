@@ -17,3 +17,6 @@ func (k *Keystore) Root() Caller {
 }
 
 func rootARN(account string) string { return "arn:aws:iam::" + account + ":root" }
+
+// Account is the keystore's account: 12 digits.
+func (k *Keystore) Account() string { return k.account }

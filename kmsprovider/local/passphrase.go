@@ -47,7 +47,7 @@ func (k *Keystore) changePassphrase(ctx context.Context, current, next func() ([
 		c := call{k: k, caller: k.Root()}
 		return k.append(audit.Event{
 			EventTime: k.timestamp().Format(time.RFC3339), EventName: "ChangePassphrase", AWSRegion: region,
-			UserIdentity: c.identity(), UserAgent: c.caller.UserAgent, RecipientAccountID: k.account,
+			UserIdentity: c.identity(), SourceIPAddress: inProcess, UserAgent: c.caller.UserAgent, RecipientAccountID: k.account,
 		})
 	})
 }

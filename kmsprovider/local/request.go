@@ -21,7 +21,6 @@ func (c *call) request(n *need) policy.Request {
 		"aws:PrincipalType":    {"User"},
 		"aws:CurrentTime":      {c.now.Format(time.RFC3339)},
 		"aws:EpochTime":        {strconv.FormatInt(c.now.Unix(), 10)},
-		"aws:SecureTransport":  {"false"},
 		"kms:CallerAccount":    {account},
 	}
 	put := func(key, value string) {
@@ -29,7 +28,10 @@ func (c *call) request(n *need) policy.Request {
 			ctx[key] = []string{value}
 		}
 	}
-	put("aws:SourceIp", c.caller.SourceIP)
+	if c.caller.SourceIP != "" { // it came over a network, in plaintext
+		put("aws:SourceIp", c.caller.SourceIP)
+		put("aws:SecureTransport", "false")
+	}
 	put("aws:UserAgent", c.caller.UserAgent)
 	if name, ok := strings.CutPrefix(c.caller.ARN, userARN(account, "")); ok {
 		put("aws:username", name)
