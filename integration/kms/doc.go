@@ -7,4 +7,5 @@
 //	probes_test.go       how each of its rows is found out
 //	encryption_test.go   aws-encryption-cli
 //	kill_test.go         kill -9 and SIGTERM
+//	manual_test.go       the commands of docs/KMS.md
 package kms

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -69,11 +68,11 @@ type server struct {
 
 const passphrase = "correct horse"
 
-// newServer makes a keystore whose passphrase is checked fast, and serves it.
-func newServer(t *testing.T, flags ...string) *server {
+// newKeystore makes a keystore in dir whose passphrase is checked fast, and a
+// server of it that is not started.
+func newKeystore(t *testing.T, dir string) *server {
 	t.Helper()
-	dir := t.TempDir()
-	s := &server{t: t, path: filepath.Join(dir, "keystore.json"), flags: flags}
+	s := &server{t: t, path: filepath.Join(dir, "keystore.json")}
 	var err error
 	s.keystore, err = local.Create(context.Background(), local.Options{
 		Path:       s.path,
@@ -84,9 +83,19 @@ func newServer(t *testing.T, flags ...string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.keystore.Close() })
-	if err := os.WriteFile(filepath.Join(dir, "passphrase"), []byte(passphrase), 0o600); err != nil {
+	if err := os.WriteFile(s.passphraseFile(), []byte(passphrase), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+func (s *server) passphraseFile() string { return filepath.Join(filepath.Dir(s.path), "passphrase") }
+
+// newServer serves a new keystore.
+func newServer(t *testing.T, flags ...string) *server {
+	t.Helper()
+	s := newKeystore(t, t.TempDir())
+	s.flags = flags
 	s.start()
 	t.Cleanup(s.stop)
 	return s
@@ -101,7 +110,7 @@ func (s *server) start() {
 		s.t.Fatal(err)
 	}
 	s.cmd = exec.Command(bin, append([]string{"kms", "serve", "--listen", "127.0.0.1:0"}, s.flags...)...)
-	s.cmd.Env = append(os.Environ(), "KMSFS_KEYSTORE="+s.path, "KMSFS_PASSPHRASE_FILE="+filepath.Join(filepath.Dir(s.path), "passphrase"))
+	s.cmd.Env = append(os.Environ(), "KMSFS_KEYSTORE="+s.path, "KMSFS_PASSPHRASE_FILE="+s.passphraseFile())
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -171,17 +180,29 @@ func (s *server) principal(name, policy string) keys {
 	return keys{made.Principal.AccessKeyID, made.SecretAccessKey}
 }
 
+// freePort returns a port that nobody listens on, for programs that cannot
+// choose one themselves.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
 // startMoto starts the emulator and returns its endpoint.
 func startMoto(t *testing.T) string {
 	t.Helper()
 	bin := program(t, "moto_server")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	free.Close()
-	cmd := exec.Command(bin, "-H", "127.0.0.1", "-p", address[strings.LastIndexByte(address, ':')+1:])
+	port := freePort(t)
+	address := "127.0.0.1:" + port
+	cmd := exec.Command(bin, "-H", "127.0.0.1", "-p", port)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
