@@ -17,6 +17,8 @@
 //	kmsvalues.go     the notations of their values
 //	kmsprint.go      an operation's output as the AWS CLI prints it
 //	kmspasswd.go     a new passphrase
+//	kmsaudit.go      the event log
+//	kmsserve.go      serving the local KMS
 //	helper.go        the command as mount(8)'s helper, mount.kmsfs
 //	mountoptions.go  -o
 //	mountpoint.go    what a mount point must be

@@ -25,7 +25,7 @@ bytes; other values of bytes are base64.`,
 	for _, v := range kmsVerbs() {
 		c.AddCommand(a.kmsVerbCommand(v))
 	}
-	c.AddCommand(a.passwdCommand())
+	c.AddCommand(a.passwdCommand(), a.auditCommand(), a.serveKMSCommand())
 	return c
 }
 

@@ -50,8 +50,12 @@ func (k *Keystore) AuditPath() string {
 	if k.auditPath != "" {
 		return k.auditPath
 	}
-	return k.real + ".audit"
+	return AuditPath(k.real)
 }
+
+// AuditPath is where the audit log of a keystore file is, unless Options say
+// otherwise.
+func AuditPath(keystore string) string { return keystore + ".audit" }
 
 // VerifyAudit checks the whole audit log: see audit.Verify.
 func (k *Keystore) VerifyAudit() (audit.Report, error) {
