@@ -7,6 +7,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"kmsfs/kmsprovider/local"
 )
 
 // Region is where Server.CreateKey makes keys.
@@ -17,6 +19,8 @@ type Server struct {
 	URL string // http://127.0.0.1:PORT
 	// AccessKeyID and Secret are credentials that the server accepts.
 	AccessKeyID, Secret string
+	// Keystore is what Local serves.
+	Keystore *local.Keystore
 }
 
 // Environment is that of a process which takes the server, reached at url, for

@@ -48,3 +48,8 @@ func TestMotoKeepsTheProviderContractButForItsDeviations(t *testing.T) {
 	server := emulator.Moto(t)
 	providertest.Run(t, func(t *testing.T) providertest.Fixture { return contract(t, server, motoDeviations) })
 }
+
+func TestTheServedLocalKMSKeepsTheProviderContract(t *testing.T) {
+	server := emulator.Local(t)
+	providertest.Run(t, func(t *testing.T) providertest.Fixture { return contract(t, server, nil) })
+}
