@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -114,7 +115,7 @@ func do(t *testing.T, c *http.Client, r *http.Request) reply {
 			t.Errorf("x-amzn-ErrorType is %q, the body says %q", got, e.Type)
 		}
 	}
-	if out.header.Get("Content-Type") != contentType || len(out.header.Get("x-amzn-RequestId")) != 36 {
+	if out.header.Get("Content-Type") != contentType || len(out.header.Get("x-amzn-RequestId")) != 36 || !strings.Contains(out.header.Get("Cache-Control"), "no-store") {
 		t.Errorf("headers %v", out.header)
 	}
 	return out

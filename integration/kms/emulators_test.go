@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"kmsfs/integration/emulator"
 )
 
 // maxCalls bounds the calls of the aws command, which takes most of a second.
@@ -47,13 +49,13 @@ const everything = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "
 // aws command, of moto over the wire, and kmsfs does what AWS does.
 func TestTheTableOfEmulatorsIsTrue(t *testing.T) {
 	rows := readTable(t)
-	aws := program(t, "aws")
+	aws := emulator.Tool(t, "aws")
 	s := newServer(t)
 	official := &cli{bin: aws, endpoint: s.endpoint}
 	root := s.keystore.Root().ARN
 	ours := &prober{caller: official, admin: s.principal("admin", everything), bob: s.principal("bob", ""), bobARN: strings.TrimSuffix(root, "root") + "user/bob"}
 	anybody := keys{"AKIAANYBODYANYBODYAN", "x"}
-	moto := &prober{caller: wire{startMoto(t)}, admin: anybody, bob: anybody, bobARN: "arn:aws:iam::123456789012:user/bob"}
+	moto := &prober{caller: wire{emulator.Moto(t).URL}, admin: anybody, bob: anybody, bobARN: "arn:aws:iam::123456789012:user/bob"}
 
 	probes, motoProbes := ours.probes(), moto.probes()
 	if len(rows) != len(probes) {

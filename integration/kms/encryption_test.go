@@ -7,13 +7,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"kmsfs/integration/emulator"
 	"kmsfs/kmsprovider/local"
 )
 
 // The official encryption command works unchanged: it takes the region from the
 // key's ARN.
 func TestTheOfficialEncryptionCommand(t *testing.T) {
-	bin := program(t, "aws-encryption-cli")
+	bin := emulator.Tool(t, "aws-encryption-cli")
 	s := newServer(t)
 	who := s.principal("alice", everything)
 	key := do[local.CreateKeyOutput](t, s.keystore, &local.CreateKeyInput{}).KeyMetadata.ARN

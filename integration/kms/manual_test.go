@@ -10,13 +10,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"kmsfs/integration/emulator"
 )
 
 var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 
 // The commands of docs/KMS.md work as they stand there, one after the other.
 func TestTheCommandsOfTheManualRun(t *testing.T) {
-	tools := filepath.Dir(program(t, "aws"))
+	tools := filepath.Dir(emulator.Tool(t, "aws"))
 	bin, err := kmsfsBinary()
 	if err != nil {
 		t.Fatal(err)

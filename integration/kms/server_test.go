@@ -3,11 +3,9 @@ package kms
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"kmsfs/kmsprovider/local"
 )
@@ -40,16 +37,6 @@ func TestMain(m *testing.M) {
 		_ = os.RemoveAll(filepath.Dir(bin))
 	}
 	os.Exit(code)
-}
-
-// program is the path of one of the Python programs.
-func program(t *testing.T, name string) string {
-	t.Helper()
-	dir := os.Getenv("KMSFS_TEST_PYTOOLS")
-	if dir == "" {
-		t.Skip("KMSFS_TEST_PYTOOLS is not set; run through scripts/test, which installs the programs")
-	}
-	return filepath.Join(dir, "bin", name)
 }
 
 // keys are an access key, or none.
@@ -194,39 +181,4 @@ func freePort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return port
-}
-
-// startMoto starts the emulator and returns its endpoint.
-func startMoto(t *testing.T) string {
-	t.Helper()
-	bin := program(t, "moto_server")
-	port := freePort(t)
-	address := "127.0.0.1:" + port
-	cmd := exec.Command(bin, "-H", "127.0.0.1", "-p", port)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	for deadline := time.Now().Add(time.Minute); ; {
-		response, err := http.Get("http://" + address + "/moto-api/")
-		if err == nil {
-			response.Body.Close()
-			return "http://" + address
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("moto ended: %v", err)
-		default:
-		}
-		if time.Now().After(deadline) || !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Fatalf("moto does not answer: %v", err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }

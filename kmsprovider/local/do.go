@@ -40,6 +40,10 @@ type call struct {
 // When an operation that changes something returns nil, the change is durable.
 func (k *Keystore) Do(ctx context.Context, caller Caller, in Input) (any, error) {
 	c := &call{k: k, caller: caller, in: in, op: in.operation(), now: k.timestamp()}
+	return c.do(ctx)
+}
+
+func (c *call) do(ctx context.Context) (any, error) {
 	err := c.attempt(ctx)
 	if err == nil && c.op.dryRun {
 		err = refuse(codeDryRun, "The request would have succeeded, but the DryRun option is set.")

@@ -121,7 +121,7 @@ func (k *Keystore) newGrantToken(key keyUUID, grantID string) (string, error) {
 
 func parseGrantToken(s string) (grantToken, error) {
 	b, err := base64.StdEncoding.DecodeString(s)
-	if err != nil || len(b) != grantTokenSize || b[0] != grantTokenVersion {
+	if err != nil || len(b) != grantTokenSize || b[0] != grantTokenVersion || base64.StdEncoding.EncodeToString(b) != s {
 		return grantToken{}, refuse("InvalidGrantTokenException", "The grant token is not valid.").of(errBadToken)
 	}
 	return grantToken{key: keyUUID(b[1:17]), grantID: hex.EncodeToString(b[17:49])}, nil

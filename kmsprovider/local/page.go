@@ -39,7 +39,10 @@ func page[T any](all []T, limit *int, usual int, marker string, id func(T) strin
 
 // findMarker returns the index after the entry that marker names.
 func findMarker[T any](all []T, marker string, id func(T) string) (int, error) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(marker)
+	raw, err := base64.RawURLEncoding.DecodeString(marker)
+	if base64.RawURLEncoding.EncodeToString(raw) != marker { // Go ignores line breaks and trailing bits
+		err = errBadMarker
+	}
 	place, last, found := strings.Cut(string(raw), ":")
 	at, bad := strconv.Atoi(place)
 	if err != nil || bad != nil || !found || at < 0 {
