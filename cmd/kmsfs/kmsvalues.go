@@ -184,6 +184,7 @@ func parseConstraints(s string) (*local.GrantConstraints, error) {
 
 // parseDate reads RFC 3339, a day, or seconds since 1970.
 func parseDate(s string) (*local.Timestamp, error) {
+	s = strings.TrimSpace(s) // as a file has it
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateOnly} {
 		if t, err := time.Parse(layout, s); err == nil {
 			return &local.Timestamp{Time: t.UTC()}, nil

@@ -98,13 +98,21 @@ func kmsVerbs() []kmsVerb {
 func addPolicySets(c *cobra.Command, _ local.Input) {
 	c.Flags().StringSlice("administrators", nil, "`USERS` who may manage the key and not use it: names or ARNs")
 	c.Flags().StringSlice("users", nil, "`USERS` who may use the key and not manage it: names or ARNs")
-	c.MarkFlagsMutuallyExclusive("policy", "administrators")
-	c.MarkFlagsMutuallyExclusive("policy", "users")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if c.Flags().Changed("policy") && writesPolicy(c) {
+			return usagef("%s: --policy excludes --administrators and --users, which write one", verbOf(c))
+		}
+		return nil
+	}
+}
+
+func writesPolicy(c *cobra.Command) bool {
+	return c.Flags().Changed("administrators") || c.Flags().Changed("users")
 }
 
 // writePolicy makes the policy of administrators and users.
 func writePolicy(c *cobra.Command, k *local.Keystore, in local.Input) error {
-	if !c.Flags().Changed("administrators") && !c.Flags().Changed("users") {
+	if !writesPolicy(c) {
 		return nil
 	}
 	account := k.Account()

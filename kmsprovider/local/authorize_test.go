@@ -170,6 +170,8 @@ func TestConditionsSeeTheRequest(t *testing.T) {
 		{`"NumericLessThan": {"kms:RotationPeriodInDays": "100"}`, &EnableKeyRotationInput{KeyID: arn, RotationPeriodInDays: number(90)}, true},
 		{`"StringEquals": {"aws:RequestTag/a": "b"}`, &TagResourceInput{KeyID: arn, Tags: []Tag{{"a", "b"}}}, true},
 		{`"ForAllValues:StringEquals": {"aws:TagKeys": "a"}`, &UntagResourceInput{KeyID: arn, TagKeys: []string{"x"}}, false},
+		{`"Bool": {"kms:ReEncryptOnSameKey": "true"}`, &ReEncryptInput{CiphertextBlob: wrapped, SourceEncryptionContext: ec, DestinationKeyID: arn}, true},
+		{`"Bool": {"kms:ReEncryptOnSameKey": "false"}`, &ReEncryptInput{CiphertextBlob: wrapped, SourceEncryptionContext: ec, DestinationKeyID: arn}, false},
 		{`"Bool": {"kms:BypassPolicyLockoutSafetyCheck": "false"}`, &CreateKeyInput{}, true},
 	} {
 		must[struct{}](s, &PutPrincipalPolicyInput{PrincipalName: "user", Policy: statements(statement("Allow", "", `"kms:*"`, `"Condition": {`+c.condition+`}`))})

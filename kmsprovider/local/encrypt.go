@@ -139,6 +139,11 @@ func (in *ReEncryptInput) needs(c *call) ([]need, error) {
 	}, err
 }
 
+// conditions are known when both keys are.
+func (in *ReEncryptInput) conditions(c *call) map[string][]string {
+	return map[string][]string{"kms:ReEncryptOnSameKey": {conditionBool(c.needs[0].key == c.needs[1].key)}}
+}
+
 func (in *ReEncryptInput) perform(c *call) (any, error) {
 	to := c.needs[1].key
 	plaintext, material, err := c.key.unwrap(in.CiphertextBlob, in.SourceEncryptionContext)

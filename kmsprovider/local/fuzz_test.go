@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
+	"strings"
 	"testing"
 
 	"kmsfs/kmsprovider"
@@ -12,8 +14,16 @@ import (
 // A document is either refused or written back as the very same bytes.
 func FuzzDecodeDocument(f *testing.F) {
 	_, b := twoKeys(f)
+	s := newStore(f)
+	s.fill()
+	all, err := os.ReadFile(s.Path())
+	if err != nil {
+		f.Fatal(err)
+	}
 	seeds := [][]byte{
 		b,
+		all,
+		forge(f, all, func(d *document) { d.Keys[0].Policy = "" }),
 		forge(f, b, func(d *document) { d.Keys, d.Aliases = nil, nil }),
 		forge(f, b, func(d *document) { d.Keys[0].Description = "<\u2028>" }),
 	}
@@ -38,8 +48,13 @@ func FuzzDecodeDocument(f *testing.F) {
 		if err := d.KDF.params().check(); err != nil {
 			t.Fatalf("accepted: %v", err)
 		}
-		if c := d.clone(); len(c.Keys) != len(d.Keys) {
-			t.Fatal("clone")
+		c := d.clone()
+		if again, err := c.encode(); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("a clone is another: %v", err)
+		}
+		for i := range d.Keys { // nothing of what was accepted panics
+			d.Keys[i].due()
+			d.Keys[i].metadata(d.Account, d.Created)
 		}
 	})
 }
@@ -75,6 +90,25 @@ func FuzzParseBlob(f *testing.F) {
 		}
 		if _, err := k.Decrypt(context.Background(), DefaultAlias, b, nil); err == nil && !own[string(b)] {
 			t.Fatal("a forged wrapped key opens")
+		}
+	})
+}
+
+// A marker or a grant token that is accepted is spelled in one way alone.
+func FuzzParseGrantToken(f *testing.F) {
+	k, _ := twoKeys(f)
+	token, err := k.newGrantToken(keyUUID{1}, strings.Repeat("ab", 32))
+	if err != nil {
+		f.Fatal(err)
+	}
+	if p, err := parseGrantToken(token); err != nil || p.key != (keyUUID{1}) || p.grantID != strings.Repeat("ab", 32) {
+		f.Fatalf("%+v, %v", p, err)
+	}
+	f.Add(token)
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := parseGrantToken(s)
+		if err == nil && (len(p.grantID) != 64 || len(s) != len(token)) {
+			t.Fatalf("%q: %+v", s, p)
 		}
 	})
 }

@@ -60,7 +60,7 @@ func (in *CreateGrantInput) check() error {
 	return nil
 }
 
-func (in *CreateGrantInput) conditions() map[string][]string {
+func (in *CreateGrantInput) conditions(*call) map[string][]string {
 	c := map[string][]string{"kms:GrantOperations": in.Operations, "kms:GranteePrincipal": {in.GranteePrincipal}}
 	if in.RetiringPrincipal != "" {
 		c["kms:RetiringPrincipal"] = []string{in.RetiringPrincipal}

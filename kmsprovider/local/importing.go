@@ -78,7 +78,7 @@ func (in *ImportKeyMaterialInput) check() error {
 	return nil
 }
 
-func (in *ImportKeyMaterialInput) conditions() map[string][]string {
+func (in *ImportKeyMaterialInput) conditions(*call) map[string][]string {
 	c := map[string][]string{"kms:ExpirationModel": {materialExpires}}
 	if !in.expires() {
 		c["kms:ExpirationModel"] = []string{materialForever}

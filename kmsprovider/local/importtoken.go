@@ -59,7 +59,7 @@ func (in *GetParametersForImportInput) check() error {
 	)
 }
 
-func (in *GetParametersForImportInput) conditions() map[string][]string {
+func (in *GetParametersForImportInput) conditions(*call) map[string][]string {
 	return map[string][]string{"kms:WrappingAlgorithm": {in.WrappingAlgorithm}, "kms:WrappingKeySpec": {in.WrappingKeySpec}}
 }
 

@@ -29,7 +29,7 @@ func (in *PutKeyPolicyInput) check() error {
 	return firstError(checkPolicyName(in.PolicyName), checkKeyPolicy(in.Policy))
 }
 
-func (in *PutKeyPolicyInput) conditions() map[string][]string {
+func (in *PutKeyPolicyInput) conditions(*call) map[string][]string {
 	return map[string][]string{"kms:BypassPolicyLockoutSafetyCheck": {conditionBool(in.BypassPolicyLockoutSafetyCheck)}}
 }
 

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"kmsfs/kmsprovider"
@@ -65,7 +66,7 @@ func (in *CreateKeyInput) needs(*call) ([]need, error) {
 	return all, nil
 }
 
-func (in *CreateKeyInput) conditions() map[string][]string {
+func (in *CreateKeyInput) conditions(*call) map[string][]string {
 	c := tagConditions(in.Tags)
 	c["kms:KeySpec"], c["kms:KeyUsage"], c["kms:MultiRegion"] = []string{keySpec}, []string{keyUsage}, []string{"false"}
 	c["kms:KeyOrigin"] = []string{in.origin()}
@@ -81,11 +82,11 @@ func (in *CreateKeyInput) origin() string {
 }
 
 func (in *CreateKeyInput) perform(c *call) (any, error) {
-	r, err := c.k.newKey(c.doc, kmsprovider.ManagerCustomer, in.origin())
+	r, err := c.k.newKey(c.doc, c.now, kmsprovider.ManagerCustomer, in.origin())
 	if err != nil {
 		return nil, err
 	}
-	r.Created, r.Description, r.Tags = c.now, in.Description, in.Tags
+	r.Description, r.Tags = in.Description, in.Tags
 	if err := c.setPolicy(&r, in.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
@@ -104,17 +105,17 @@ func (k *Keystore) CreateKey(ctx context.Context, in CreateKeyInput) (KeyMetadat
 }
 
 // newKey draws a key for d; it is not added yet.
-func (k *Keystore) newKey(d *document, manager, origin string) (keyRecord, error) {
+func (k *Keystore) newKey(d *document, now time.Time, manager, origin string) (keyRecord, error) {
 	id, err := newKeyUUID(k.random)
 	if err != nil {
 		return keyRecord{}, err
 	}
-	r := keyRecord{ID: id.String(), Created: k.timestamp(), Manager: manager, Origin: origin, State: kmsprovider.StatePendingImport, Materials: []materialRecord{}}
+	r := keyRecord{ID: id.String(), Created: now, Manager: manager, Origin: origin, State: kmsprovider.StatePendingImport, Materials: []materialRecord{}}
 	if origin == originExternal {
 		return r, nil
 	}
 	r.State = kmsprovider.StateEnabled
-	return r, k.addMaterial(d, &r, materialRecord{Created: r.Created})
+	return r, k.addMaterial(d, &r, materialRecord{Created: now})
 }
 
 // EnsureDefaultKeyInput makes DefaultAlias and its key if there is no such
@@ -135,7 +136,7 @@ func (in *EnsureDefaultKeyInput) perform(c *call) (any, error) {
 	if i := c.doc.findAlias(DefaultAlias); i >= 0 {
 		return &EnsureDefaultKeyOutput{keyARN(c.account(), c.doc.Aliases[i].Target)}, errUnchanged
 	}
-	r, err := c.k.newKey(c.doc, kmsprovider.ManagerService, originKMS)
+	r, err := c.k.newKey(c.doc, c.now, kmsprovider.ManagerService, originKMS)
 	if err != nil {
 		return nil, err
 	}

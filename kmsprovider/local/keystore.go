@@ -56,7 +56,9 @@ type Keystore struct {
 
 	account string        // of the state, for good
 	writer  chan struct{} // holds a token while this process changes the file
-	retry   atomic.Int64  // Unix nanoseconds before which settle is not tried again
+
+	settling atomic.Bool  // one caller is at it
+	retry    atomic.Int64 // Unix nanoseconds before which settle is not tried again
 
 	mu     sync.RWMutex // guards the fields below; held for reading while keys are in use
 	closed bool

@@ -94,7 +94,7 @@ func (in *ScheduleKeyDeletionInput) check() error {
 	return nil
 }
 
-func (in *ScheduleKeyDeletionInput) conditions() map[string][]string {
+func (in *ScheduleKeyDeletionInput) conditions(*call) map[string][]string {
 	return map[string][]string{"kms:ScheduleKeyDeletionPendingWindowInDays": {strconv.Itoa(in.days())}}
 }
 

@@ -24,7 +24,9 @@ type (
 	// needer is an input that needs other permissions than operation says.
 	needer interface{ needs(c *call) ([]need, error) }
 	// conditioner is an input with condition keys of its own, for policies.
-	conditioner interface{ conditions() map[string][]string }
+	conditioner interface {
+		conditions(c *call) map[string][]string
+	}
 )
 
 // operation is what Do has to know of a call before it performs it.

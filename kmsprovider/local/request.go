@@ -40,7 +40,7 @@ func (c *call) request(n *need) policy.Request {
 		ctx["aws:PrincipalType"] = []string{"Account"}
 	}
 	if in, ok := c.in.(conditioner); ok {
-		maps.Copy(ctx, in.conditions())
+		maps.Copy(ctx, in.conditions(c))
 	}
 	r := policy.Request{Principal: c.caller.ARN, Account: account, Action: "kms:" + n.action, Resource: n.resource, Context: ctx}
 	if n.key != nil {

@@ -41,7 +41,7 @@ func (in *EnableKeyRotationInput) check() error {
 	return nil
 }
 
-func (in *EnableKeyRotationInput) conditions() map[string][]string {
+func (in *EnableKeyRotationInput) conditions(*call) map[string][]string {
 	if in.RotationPeriodInDays == nil {
 		return nil
 	}

@@ -14,8 +14,12 @@ import (
 // Where the file cannot be written then, deleted keys and expired materials are
 // out of use all the same; rotation waits.
 
-// settleRetry is how long after a failure it is not tried again.
-const settleRetry = time.Minute
+// settleWait is how long the file's lock is waited for, and settleRetry how long
+// after a failure it is not tried again.
+const (
+	settleWait  = 5 * time.Second
+	settleRetry = time.Minute
+)
 
 // gone tells whether the key's deletion is over.
 func (r *keyRecord) gone(now time.Time) bool {
@@ -79,18 +83,25 @@ func (k *Keystore) mustSettle(state *snapshot) bool {
 	return !now.Before(state.due) && now.UnixNano() >= k.retry.Load()
 }
 
-// settle does what is due. A failure is not the caller's: see the top.
+// settle does what is due, or leaves it to the caller that is about to. A
+// failure is not the caller's: see the top.
 func (k *Keystore) settle(ctx context.Context) {
+	if !k.settling.CompareAndSwap(false, true) {
+		return
+	}
+	defer k.settling.Store(false)
+	bounded, cancel := context.WithTimeout(ctx, settleWait)
+	defer cancel()
 	var done []serviceEvent
 	now := k.timestamp()
-	err := k.update(ctx, func(_ *snapshot, d *document) (err error) {
+	err := k.update(bounded, func(_ *snapshot, d *document) (err error) {
 		done, err = k.settleDocument(d, now)
 		if err == nil && len(done) == 0 {
 			return errUnchanged
 		}
 		return err
 	}, func() error { return k.recordService(now, done) })
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		k.retry.Store(now.Add(settleRetry).UnixNano())
 	}
 }

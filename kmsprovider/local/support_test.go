@@ -130,3 +130,30 @@ func wantCode(t testing.TB, what string, err error, want string) {
 }
 
 func number(n int) *int { return &n }
+
+// fill puts one of everything into a keystore that has the default key alone:
+// the key alias/own with two materials, tags, a policy, a rotation and a grant to
+// the user ci; an imported key that expires, one whose material was deleted, and
+// one that never had any; a key that is to be deleted.
+func (s *store) fill() {
+	s.t.Helper()
+	own := must[CreateKeyOutput](s, &CreateKeyInput{Description: "own", Tags: []Tag{{"team", "red"}, {"empty", ""}}}).KeyMetadata.ARN
+	must[struct{}](s, &CreateAliasInput{AliasName: "alias/own", TargetKeyID: own})
+	must[RotateKeyOnDemandOutput](s, &RotateKeyOnDemandInput{KeyID: own})
+	must[struct{}](s, &EnableKeyRotationInput{KeyID: own, RotationPeriodInDays: number(180)})
+	ci := s.user("ci", statements(statement("Allow", "", `"kms:ListKeys"`, "")))
+	policy := statements(statement("Allow", aws(s.Root().ARN), `"kms:*"`, ""), statement("Deny", aws(ci), `"kms:ScheduleKeyDeletion"`, ""))
+	must[struct{}](s, &PutKeyPolicyInput{KeyID: own, Policy: policy})
+	must[CreateGrantOutput](s, &CreateGrantInput{
+		KeyID: own, GranteePrincipal: ci, RetiringPrincipal: s.Root().ARN, Operations: []string{"Encrypt", "Decrypt"}, Name: "nightly",
+		Constraints: &GrantConstraints{EncryptionContextSubset: kmsprovider.Context{"a": "b"}},
+	})
+	expiring, lost := s.external(), s.external()
+	s.external()
+	in := s.prepareImport(expiring, testMaterial(1))
+	in.ExpirationModel, in.ValidTo = materialExpires, timestamp(s.clock.now().AddDate(0, 0, 300))
+	must[ImportKeyMaterialOutput](s, in)
+	must[ImportKeyMaterialOutput](s, s.prepareImport(lost, testMaterial(2)))
+	must[DeleteImportedKeyMaterialOutput](s, &DeleteImportedKeyMaterialInput{KeyID: lost})
+	must[ScheduleKeyDeletionOutput](s, &ScheduleKeyDeletionInput{KeyID: s.key()})
+}

@@ -28,7 +28,7 @@ func (in *TagResourceInput) operation() operation {
 
 func (in *TagResourceInput) check() error { return checkTags(in.Tags, false) }
 
-func (in *TagResourceInput) conditions() map[string][]string { return tagConditions(in.Tags) }
+func (in *TagResourceInput) conditions(*call) map[string][]string { return tagConditions(in.Tags) }
 
 func (in *TagResourceInput) perform(c *call) (any, error) {
 	r := c.keyRecord()
@@ -56,7 +56,7 @@ func (in *UntagResourceInput) operation() operation {
 	return managing("UntagResource", in.KeyID, notDying)
 }
 
-func (in *UntagResourceInput) conditions() map[string][]string {
+func (in *UntagResourceInput) conditions(*call) map[string][]string {
 	return map[string][]string{"aws:TagKeys": in.TagKeys}
 }
 
