@@ -155,6 +155,9 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 			ts.Fatalf("exit code %d, want %d", got, want)
 		}
 	},
+	"field":   scriptField,
+	"blob":    scriptBlob,
+	"wrapkey": scriptWrapKey,
 	// [!] mounted DIR: waits until DIR is a kmsfs mount, or is none any more.
 	"mounted": func(ts *testscript.TestScript, neg bool, args []string) {
 		dir := realDir(ts, args[0])

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -32,9 +33,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// createKeysAndPrint creates keys and prints the ARN of each that exists.
+// createKeysAndPrint creates keys and prints the ARN of each that exists. With
+// "mix" for a count it goes on and on, and does with each key what else changes
+// the keystore: it prints key, ciphertext and text of what it must never lose.
 func createKeysAndPrint(job string) error {
 	count, path, _ := strings.Cut(job, ":")
+	if count == "mix" {
+		return mixAndPrint(path)
+	}
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
@@ -56,11 +62,55 @@ func createKeysAndPrint(job string) error {
 	return nil
 }
 
+// mixAndPrint makes data keys under keys that it creates and rotates, while it
+// disables and deletes others, and makes aliases and grants.
+func mixAndPrint(path string) error {
+	ctx := context.Background()
+	k, err := local.Open(ctx, options(path))
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	for {
+		m, err := k.CreateKey(ctx, local.CreateKeyInput{})
+		if err != nil {
+			return err
+		}
+		other, err := k.CreateKey(ctx, local.CreateKeyInput{})
+		if err != nil {
+			return err
+		}
+		for _, in := range []local.Input{
+			&local.RotateKeyOnDemandInput{KeyID: m.KeyID},
+			&local.CreateAliasInput{AliasName: "alias/" + m.KeyID, TargetKeyID: m.KeyID},
+			&local.DisableKeyInput{KeyID: other.KeyID},
+			&local.ScheduleKeyDeletionInput{KeyID: other.KeyID},
+			&local.CreateGrantInput{KeyID: m.KeyID, GranteePrincipal: k.Root().ARN, Operations: []string{"Decrypt"}},
+		} {
+			if _, err := k.Do(ctx, k.Root(), in); err != nil {
+				return err
+			}
+			plaintext, wrapped, err := k.GenerateDataKey(ctx, m.ARN, nil)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Printf("%s %x %x .\n", m.ARN, wrapped, plaintext); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // child starts a process that creates n keys in the keystore at path.
 func child(t *testing.T, n int, path string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
+	return childWith(t, fmt.Sprintf("%d:%s", n, path))
+}
+
+func childWith(t *testing.T, job string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), fmt.Sprintf("%s=%d:%s", childEnv, n, path))
+	c.Env = append(os.Environ(), childEnv+"="+job)
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -75,7 +125,7 @@ func child(t *testing.T, n int, path string) (*exec.Cmd, *bufio.Scanner) {
 // arns returns the set of a keystore's keys, opened anew.
 func arns(t *testing.T, path string) map[string]bool {
 	t.Helper()
-	keys, err := open(t, path).ListKeys(t.Context())
+	keys, err := local.AllKeys(t.Context(), open(t, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,6 +214,99 @@ func TestAfterKillTheKeystoreIsTheOldOrTheNewOne(t *testing.T) {
 	}
 }
 
+func TestAfterKillEveryDataKeyThatWasReturnedOpensAndTheAuditLogIsWhole(t *testing.T) {
+	k := create(t)
+	type dataKey struct{ arn, plaintext string }
+	returned := make(map[string]dataKey) // by wrapped key
+	for round := range 8 {
+		c, lines := childWith(t, "mix:"+k.Path())
+		for i := 0; lines.Scan(); i++ {
+			// A line cut short by the kill lacks its end.
+			if f := strings.Fields(lines.Text()); len(f) == 4 {
+				returned[f[1]] = dataKey{f[0], f[2]}
+			}
+			if i == 3+round {
+				if err := c.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		var killed *exec.ExitError
+		if err := c.Wait(); !errors.As(err, &killed) {
+			t.Fatalf("the child was not killed: %v", err)
+		}
+	}
+	again := open(t, k.Path())
+	for text, key := range returned {
+		wrapped, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plaintext, err := again.Decrypt(t.Context(), key.arn, wrapped, nil)
+		if err != nil || fmt.Sprintf("%x", plaintext) != key.plaintext {
+			t.Errorf("lost a data key of %s: %v", key.arn, err)
+		}
+	}
+	if len(returned) < 8*4 {
+		t.Errorf("only %d data keys were returned", len(returned))
+	}
+	report, err := again.VerifyAudit()
+	if err != nil || len(report.Problems) > 0 || report.Events < 2*uint64(len(returned)) {
+		t.Errorf("audit log: %+v, %v", report, err)
+	}
+}
+
+func TestHundredsOfCallersAtOnce(t *testing.T) {
+	k := create(t)
+	arn := createKey(t, k, "")
+	other := open(t, k.Path())
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	created := map[string]bool{arn: true}
+	for i := range 300 {
+		store := []*local.Keystore{k, other}[i%2]
+		group.Go(func() {
+			plaintext, wrapped, err := store.GenerateDataKey(t.Context(), arn, nil)
+			if err == nil {
+				var got []byte
+				if got, err = store.Decrypt(t.Context(), arn, wrapped, nil); !bytes.Equal(got, plaintext) {
+					t.Error("another data key came back")
+				}
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			if i%10 != 0 {
+				return
+			}
+			m, err := store.CreateKey(t.Context(), local.CreateKeyInput{})
+			if err == nil {
+				_, err = store.Do(t.Context(), store.Root(), &local.TagResourceInput{KeyID: arn, Tags: []local.Tag{{TagKey: fmt.Sprint(i), TagValue: "x"}}})
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			created[m.ARN] = true
+			mu.Unlock()
+		})
+	}
+	group.Wait()
+	there := arns(t, k.Path())
+	for arn := range created {
+		if !there[arn] {
+			t.Errorf("lost %s", arn)
+		}
+	}
+	out, err := k.Do(t.Context(), k.Root(), &local.ListResourceTagsInput{KeyID: arn})
+	if err != nil || len(out.(*local.ListResourceTagsOutput).Tags) != 30 || len(there) != 31 {
+		t.Errorf("%d keys, %+v, %v", len(there), out, err)
+	}
+	if report, err := k.VerifyAudit(); err != nil || report.Events < 660 {
+		t.Errorf("audit log: %+v, %v", report, err)
+	}
+}
+
 func TestATemporaryLeftByACrashIsInNobodysWay(t *testing.T) {
 	k := create(t)
 	first := createKey(t, k, "")
@@ -205,7 +348,7 @@ func TestAReplaceThatFailsLeavesTheOldKeystore(t *testing.T) {
 	if after, _ := os.ReadFile(k.Path()); !bytes.Equal(before, after) {
 		t.Error("the file was changed")
 	}
-	if keys, err := k.ListKeys(t.Context()); err != nil || len(keys) != 1 || keys[0].ARN != arn {
+	if keys, err := local.AllKeys(t.Context(), k); err != nil || len(keys) != 1 || keys[0].ARN != arn {
 		t.Errorf("%v, %v", keys, err)
 	}
 }

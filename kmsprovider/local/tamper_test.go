@@ -187,6 +187,62 @@ func TestEditsByOneWithoutThePassphraseAreRefused(t *testing.T) {
 	}
 }
 
+func TestEditsOfWhatSaysWhoMayAreRefused(t *testing.T) {
+	s := newStore(t)
+	s.fill()
+	b, err := os.ReadFile(s.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := openBytes(t, forge(t, b, func(*document) {})); err != nil {
+		t.Fatalf("no edit at all: %v", err)
+	}
+	const own, expiring, lost, never, dying = 0, 1, 2, 3, 4 // see store.fill
+	for name, edit := range map[string]func(d *document){
+		"a policy removed":           func(d *document) { d.Keys[own].Policy = "" },
+		"a policy moved":             func(d *document) { d.Keys[dying].Policy = d.Keys[own].Policy },
+		"a grant removed":            func(d *document) { d.Keys[own].Grants = nil },
+		"a grant moved":              func(d *document) { d.Keys[dying].Grants = d.Keys[own].Grants },
+		"a grant twice":              func(d *document) { d.Keys[own].Grants = append(d.Keys[own].Grants, d.Keys[own].Grants...) },
+		"a grant of more":            func(d *document) { d.Keys[own].Grants[0].Operations = []string{"CreateGrant", "Decrypt", "Encrypt"} },
+		"operations in disorder":     func(d *document) { d.Keys[own].Grants[0].Operations = []string{"Encrypt", "Decrypt"} },
+		"a grant without constraint": func(d *document) { d.Keys[own].Grants[0].Constraints = nil },
+		"a grantee that is no ARN":   func(d *document) { d.Keys[own].Grants[0].Grantee = "*" },
+		"a tag":                      func(d *document) { d.Keys[own].Tags[0].TagValue = "blue" },
+		"a tag twice":                func(d *document) { d.Keys[own].Tags[1] = d.Keys[own].Tags[0] },
+		"a rotation put off":         func(d *document) { d.Keys[own].Rotation.Next = d.Keys[own].Rotation.Next.AddDate(9, 0, 0) },
+		"a rotation of a day":        func(d *document) { d.Keys[own].Rotation.Days = 1 },
+		"a rotation of an import":    func(d *document) { d.Keys[expiring].Rotation = d.Keys[own].Rotation },
+		"how it was rotated":         func(d *document) { d.Keys[own].Materials[1].Rotated = rotatedAutomatic },
+		"an unknown way of rotating": func(d *document) { d.Keys[own].Materials[1].Rotated = "BY HAND" },
+		"the older material":         func(d *document) { d.Keys[own].Current = d.Keys[own].Materials[0].ID },
+		"an expiry put off":          func(d *document) { d.Keys[expiring].Materials[0].Expires = d.Created.AddDate(9, 0, 0) },
+		"an expiry removed":          func(d *document) { d.Keys[expiring].Materials[0].Expires = time.Time{} },
+		"an expiry of a KMS key":     func(d *document) { d.Keys[own].Materials[0].Expires = d.Created },
+		"an import enabled":          func(d *document) { d.Keys[lost].State = kmsprovider.StateEnabled },
+		"an empty key enabled":       func(d *document) { d.Keys[never].State = kmsprovider.StateEnabled },
+		"an import of no origin":     func(d *document) { d.Keys[lost].Origin = originKMS },
+		"a deletion put off":         func(d *document) { d.Keys[dying].Deletion = d.Created.AddDate(9, 0, 0) },
+		"a deletion without a date":  func(d *document) { d.Keys[dying].Deletion = time.Time{} },
+		"a date without a deletion":  func(d *document) { d.Keys[own].Deletion = d.Created },
+		"a principal removed":        func(d *document) { d.Principals = nil },
+		"a principal's policy":       func(d *document) { d.Principals[0].Policy = "" },
+		"no policy at all":           func(d *document) { d.Principals[0].Policy = "{}" },
+		"a key policy that is none":  func(d *document) { d.Keys[own].Policy = "{}" },
+		"a principal renamed":        func(d *document) { d.Principals[0].Name = "admin" },
+		"a principal without a name": func(d *document) { d.Principals[0].Name = "" },
+		"a principal twice":          func(d *document) { d.Principals = append(d.Principals, d.Principals...) },
+		"an access key":              func(d *document) { d.Principals[0].AccessKeyID = "AKIAAAAAAAAAAAAAAAAA" },
+		"an access key of no form":   func(d *document) { d.Principals[0].AccessKeyID = "x" },
+		"a secret":                   func(d *document) { d.Principals[0].Sealed[30] ^= 1 },
+		"no secret":                  func(d *document) { d.Principals[0].Sealed = nil },
+	} {
+		if err := openBytes(t, forge(t, b, edit)); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestSealedMaterialIsBoundToItsPlace(t *testing.T) {
 	k, b := twoKeys(t)
 	d, err := decodeDocument(b)
@@ -261,7 +317,7 @@ func TestOtherVersionsAndOtherSpellingsAreRefused(t *testing.T) {
 	}
 	for name, changed := range map[string][]byte{
 		"an unknown field":           bytes.Replace(b, []byte(`"account"`), []byte(`"acount": "", "account"`), 1),
-		"an unknown field of a key":  bytes.Replace(b, []byte(`"origin"`), []byte(`"policy": "", "origin"`), 1),
+		"an unknown field of a key":  bytes.Replace(b, []byte(`"origin"`), []byte(`"polic": "", "origin"`), 1),
 		"a field twice":              bytes.Replace(b, []byte(`"account"`), []byte(`"account": "123456789012", "account"`), 1),
 		"a field in capitals":        bytes.Replace(b, []byte(`"account"`), []byte(`"ACCOUNT"`), 1),
 		"no space after a colon":     bytes.Replace(b, []byte(`": `), []byte(`":`), 1),
@@ -318,7 +374,7 @@ func TestTheFileCountsItsWrites(t *testing.T) {
 	if err != nil || d.Writes != 3 {
 		t.Errorf("%d writes, %v", d.Writes, err)
 	}
-	if err := k.EnableKey(t.Context(), d.Keys[0].ID); err != nil { // changes nothing
+	if err := k.DisableKey(t.Context(), d.Keys[1].ID); err != nil { // changes nothing
 		t.Fatal(err)
 	}
 	if now, _ := os.ReadFile(k.Path()); !bytes.Equal(now, b) {
