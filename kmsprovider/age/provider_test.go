@@ -46,21 +46,31 @@ func TestTheProviderContractIsKept(t *testing.T) {
 	})
 }
 
-func TestTheProviderContractIsKeptByPostQuantumRecipients(t *testing.T) {
-	providertest.Run(t, func(t *testing.T) providertest.Fixture {
-		var ids []*filippo.HybridIdentity
-		for range 2 {
-			id, err := filippo.GenerateHybridIdentity()
-			if err != nil {
-				t.Fatal(err)
-			}
-			ids = append(ids, id)
+// The longest names, and the longest wrapped keys.
+func TestPostQuantumRecipientsWrapAllSizes(t *testing.T) {
+	id, err := filippo.GenerateHybridIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _ := identity(t)
+	recipient := id.Recipient().String()
+	if _, err := kmsprovider.ParseKeyURI("age:" + recipient); err != nil {
+		t.Error(err)
+	}
+	p := age.New(given(other, id))
+	for _, size := range []int{1, 32, kmsprovider.MaxPlaintext} {
+		plaintext := bytes.Repeat([]byte{7}, size)
+		wrapped, err := p.Encrypt(t.Context(), recipient, plaintext, nil)
+		if err != nil || len(wrapped) > kmsprovider.MaxCiphertext {
+			t.Fatalf("%d bytes: %d wrapped, %v", size, len(wrapped), err)
 		}
-		return providertest.Fixture{
-			Provider: age.New(given(ids[0], ids[1])), KeyID: ids[0].Recipient().String(), OtherKeyID: ids[1].Recipient().String(),
-			UnknownKeyID: "age1pq1" + strings.Repeat("q", 58), Deviations: deviations,
+		if got, err := p.Decrypt(t.Context(), recipient, wrapped, nil); err != nil || !bytes.Equal(got, plaintext) {
+			t.Errorf("%d bytes: %v", size, err)
 		}
-	})
+		if _, err := p.Decrypt(t.Context(), other.Recipient().String(), wrapped, nil); !errors.Is(err, kmsprovider.ErrIncorrectKey) {
+			t.Errorf("%d bytes for another recipient: %v", size, err)
+		}
+	}
 }
 
 func TestARecipientWrapsAndOnlyItsIdentityOpens(t *testing.T) {
