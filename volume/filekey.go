@@ -154,7 +154,7 @@ func (v *Volume) unwrapEntry(ctx context.Context, sc *crypto.Sidecar) (*crypto.K
 	ctx, cancel := context.WithTimeout(ctx, v.kmsDeadline)
 	defer cancel()
 	var failed []error
-	for _, want := range v.config.wrappingKeys() {
+	for _, want := range v.conf().wrappingKeys() {
 		for _, e := range sc.Keys {
 			if e.Provider != want.Provider || e.KeyID != want.KeyID {
 				continue
@@ -232,7 +232,7 @@ func (v *Volume) generate(ctx context.Context, id crypto.ID) (*crypto.Key, []cry
 	ec := dataKeyContext(v.id, id)
 	var dek *crypto.Key
 	var wrapped []crypto.WrappedKey
-	for _, key := range v.config.activeKeys() {
+	for _, key := range v.conf().activeKeys() {
 		p, err := v.providers.Provider(ctx, key.Provider)
 		if err != nil {
 			return nil, nil, err

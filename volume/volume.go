@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -54,8 +55,8 @@ func (o *Options) now() time.Time {
 // concurrent use.
 type Volume struct {
 	id       crypto.ID
-	config   *Config
-	mode     KeyMode
+	config   atomic.Pointer[Config] // see conf
+	mode     KeyMode                // never changes
 	readOnly bool
 	// relaxed: a power cut may have torn unsynced writes, so that seals that
 	// do not match are reported and accepted.
@@ -155,10 +156,12 @@ func (v *Volume) openTree(dir string) error {
 		return err
 	}
 	v.rootDesc = &descriptor{fd: fd, slot: -1}
-	if v.config, err = readConfig(v.backing, fd); err != nil {
+	config, err := readConfig(v.backing, fd)
+	if err != nil {
 		return fmt.Errorf("open volume %s: %w", dir, err)
 	}
-	v.id, v.mode = v.config.ID, v.config.KeyMode
+	v.config.Store(config)
+	v.id, v.mode = config.ID, config.KeyMode
 	var st unix.Statx_t
 	if err := v.backing.Statx(fd, "", &st); err != nil {
 		return fmt.Errorf("open backing directory %s: %w", dir, err)
@@ -201,7 +204,7 @@ func (v *Volume) openTree(dir string) error {
 func (v *Volume) unlock(ctx context.Context) error {
 	kms, cancel := context.WithTimeout(ctx, v.kmsDeadline)
 	defer cancel()
-	vk, err := unlockVolumeKey(kms, v.config, v.providers, v.log)
+	vk, err := unlockVolumeKey(kms, v.conf(), v.providers, v.log)
 	if err != nil {
 		return err
 	}
@@ -226,7 +229,7 @@ func (v *Volume) admit(dir string, o Options) (err error) {
 		return err
 	}
 	firstSeen := false
-	v.host, firstSeen, err = v.hosts.admit(dir, v.id, crypto.Fingerprint(v.vk), v.config.keyIDs(),
+	v.host, firstSeen, err = v.hosts.admit(dir, v.id, crypto.Fingerprint(v.vk), v.conf().keyIDs(),
 		AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew})
 	if firstSeen {
 		v.log.Info("this host sees the volume for the first time and keeps its fingerprint", "volume", v.id, "fingerprint", v.host.Fingerprint)
@@ -264,6 +267,11 @@ func (v *Volume) start(o Options) error {
 	}
 	return nil
 }
+
+// conf is the configuration that the volume goes by: authenticated once Open is
+// done with the volume key, and never changed in place. A mount may come to
+// follow a newer one, so a call that looks twice takes it once.
+func (v *Volume) conf() *Config { return v.config.Load() }
 
 // Root is the volume's root directory.
 func (v *Volume) Root() *Node { return v.root }
