@@ -31,6 +31,10 @@
 //	filekey.go      the cache of unwrapped data keys
 //	sidecar.go      the store of wrapped data keys
 //	pool.go         data keys made ahead for files that do not exist yet
+//	rewrap.go       Rewrap: other wrapping keys for the same data keys
+//	rewrapkeys.go   which keys volume.json is to name
+//	rewrappass.go rewrapentry.go   the sidecars, one pass after the other
+//	meter.go        calls to KMSs counted and held back
 //	reap.go         removal of sidecars that no file needs any more
 //	redo.go replay.go   slots that make a change of several places atomic
 //	                under kill -9, and what the next mount does with them

@@ -206,7 +206,7 @@ func (v *Volume) decryptDataKey(ctx context.Context, file crypto.ID, e crypto.Wr
 	defer clear(plain)
 	dek, err := crypto.NewKey(plain)
 	if err != nil {
-		return nil, fmt.Errorf("decrypt data key with %s: %w", e.KeyID, err)
+		return nil, &sidecarError{sidecarPath(file), fmt.Errorf("decrypt data key with %s: %w", e.KeyID, err)}
 	}
 	return dek, nil
 }

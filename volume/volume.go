@@ -104,7 +104,21 @@ type Volume struct {
 // Open unwraps the volume key and makes the volume in dir ready for use. One
 // process may have a volume open for writing. What an interrupted one left
 // half-done is finished first. The caller closes it.
-func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
+func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
+	v, err := openKeys(ctx, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.start(o); err != nil {
+		v.abort()
+		return nil, err
+	}
+	return v, nil
+}
+
+// openKeys is Open without a session: nothing of it keeps others from writing,
+// so only configuration and sidecars may be used. The caller releases it.
+func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	v := &Volume{
 		readOnly: o.ReadOnly, backing: o.Backing, random: o.Random, log: o.Log,
 		providers: o.Providers, kmsDeadline: o.KMSDeadline, meta: -1, links: -1, redoDir: -1,
@@ -143,9 +157,6 @@ func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 		return nil, err
 	}
 	if err := v.admit(dir, o); err != nil {
-		return nil, err
-	}
-	if err := v.start(o); err != nil {
 		return nil, err
 	}
 	return v, nil
