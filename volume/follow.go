@@ -63,7 +63,6 @@ func (v *Volume) followLocked() {
 	switch {
 	case err == nil:
 		f.refused = ""
-		v.log.Info("following a new configuration", "generation", v.conf().Generation)
 		v.tellSession()
 	case err.Error() != f.refused:
 		f.refused = err.Error()
@@ -93,6 +92,7 @@ func (v *Volume) adoptConfig(stamp configStamp) error {
 		return fmt.Errorf("%s is of generation %d, and %d was there before: somebody put an older one back: %w", configName, next.Generation, now.Generation, ErrIntegrity)
 	}
 	v.config.Store(next)
+	v.log.Info("following a new configuration", "generation", next.Generation)
 	return nil
 }
 
