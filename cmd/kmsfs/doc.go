@@ -13,6 +13,8 @@
 //	log.go           log records on stderr, then syslog
 //	init.go mount.go unmount.go info.go version.go kms.go      the subcommands
 //	kmskeys.go kmsaliases.go   verbs of kms
+//	rewrap.go        changing a volume's keys
+//	progress.go      how far something is that takes long
 //	helper.go        the command as mount(8)'s helper, mount.kmsfs
 //	mountoptions.go  -o
 //	mountpoint.go    what a mount point must be

@@ -49,6 +49,7 @@ func exitCode(err error) int {
 		code  int
 	}{
 		{errUsage, exitUsage},
+		{volume.ErrKeyChange, exitUsage},
 		{errMountpoint, exitMountpoint},
 		{errNoVolume, exitNoVolume},
 		{volume.ErrNotVolume, exitNoVolume},
