@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(rewrapEnv); dir != "" {
 		rewrapChild(dir, os.Getenv(rewrapEnv+"_STATE"))
 	}
+	if dir := os.Getenv(reencryptEnv); dir != "" {
+		reencryptChild(dir, os.Getenv(reencryptEnv+"_STATE"))
+	}
 	os.Exit(m.Run())
 }
 

@@ -34,6 +34,7 @@
 //	rewrap.go       Rewrap: other wrapping keys for the same data keys
 //	rewrapkeys.go   which keys volume.json is to name
 //	rewrappass.go rewrapentry.go   the sidecars, one pass after the other
+//	reencrypt.go reencryptfile.go reencryptjournal.go   new data keys: files written anew
 //	meter.go        calls to KMSs counted and held back
 //	reap.go         removal of sidecars that no file needs any more
 //	redo.go replay.go   slots that make a change of several places atomic

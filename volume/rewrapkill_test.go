@@ -38,12 +38,13 @@ func rewrapChild(dir, state string) {
 	os.Exit(0)
 }
 
-// killedRewrap runs one and kills it after so many lines of its output and a
-// moment, or lets it end by itself; it returns what it said then.
-func killedRewrap(t *testing.T, b *bench, lines int, then time.Duration) (completed string) {
+// killedChild runs this test binary as the child that env names, and kills it
+// after so many lines of its output and a moment, or lets it end by itself: then
+// it returns the last line, which begins with C.
+func killedChild(t *testing.T, env string, b *bench, lines int, then time.Duration) (completed string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), rewrapEnv+"="+b.dir, rewrapEnv+"_STATE="+b.state)
+	cmd.Env = append(os.Environ(), env+"="+b.dir, env+"_STATE="+b.state)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -61,7 +62,7 @@ func killedRewrap(t *testing.T, b *bench, lines int, then time.Duration) (comple
 		}
 	}
 	if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() != -1 {
-		t.Fatalf("the rewrap failed: %v", err)
+		t.Fatalf("the child failed: %v", err)
 	}
 	return completed
 }
@@ -84,7 +85,7 @@ func TestARewrapKilledAnywhereGoesOnAndLosesNothing(t *testing.T) {
 		if kills%4 == 0 {
 			lines = 0 // while volume.json is about to change
 		}
-		done = killedRewrap(t, b, lines, time.Duration(rng.IntN(20_000))*time.Microsecond)
+		done = killedChild(t, rewrapEnv, b, lines, time.Duration(rng.IntN(20_000))*time.Microsecond)
 		// Half-way everything opens, with both keys.
 		v := b.open()
 		for range 20 {
@@ -96,7 +97,7 @@ func TestARewrapKilledAnywhereGoesOnAndLosesNothing(t *testing.T) {
 		b.close(v)
 	}
 	if done == "" {
-		done = killedRewrap(t, b, -1, 0)
+		done = killedChild(t, rewrapEnv, b, -1, 0)
 	}
 	t.Logf("killed %d times; the last one said %q", kills, done)
 	if kills < 2 {
