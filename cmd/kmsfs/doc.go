@@ -14,6 +14,7 @@
 //	init.go mount.go unmount.go info.go version.go kms.go      the subcommands
 //	kmskeys.go kmsaliases.go   verbs of kms
 //	rewrap.go        changing a volume's keys
+//	reencrypt.go     new data keys for files
 //	progress.go      how far something is that takes long
 //	helper.go        the command as mount(8)'s helper, mount.kmsfs
 //	mountoptions.go  -o
