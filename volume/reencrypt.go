@@ -22,7 +22,8 @@ type ReencryptOptions struct {
 	Paths []string
 	// Restart forgets what an interrupted Reencrypt has done already.
 	Restart bool
-	// Progress, if set, is told how many bytes of plaintext are done.
+	// Progress, if set, is told how much of the work is done: bytes of plaintext, and
+	// fileWork for each file.
 	Progress func(done, total int64)
 }
 
@@ -95,6 +96,10 @@ func (v *Volume) Reencrypt(ctx context.Context, o ReencryptOptions) (report Reen
 	return r.report, r.journal.remove()
 }
 
+// fileWork is what making and syncing a file costs, in bytes that are copied
+// meanwhile.
+const fileWork = 256 << 10
+
 // reencrypt is a Reencrypt under way.
 type reencrypt struct {
 	vol     *Volume
@@ -102,7 +107,7 @@ type reencrypt struct {
 	journal *reencryptJournal
 	report  ReencryptReport
 
-	done, total int64 // bytes of plaintext
+	done, total int64 // as Progress is told
 	damage      bool  // some file failed for it
 }
 
@@ -129,7 +134,7 @@ func (r *reencrypt) run(ctx context.Context) error {
 	}
 	count := func(t target) error {
 		if t.node.IsRegular() {
-			r.total += int64(t.attr.Size)
+			r.total += int64(t.attr.Size) + fileWork
 		}
 		return nil
 	}
@@ -242,7 +247,7 @@ func (n *Node) names() ([]string, error) {
 // file gives one file a new data key, unless it has one or cannot have one.
 func (r *reencrypt) file(ctx context.Context, t target) error {
 	defer func() {
-		r.done += int64(t.attr.Size)
+		r.done += int64(t.attr.Size) + fileWork
 		r.progress(0)
 	}()
 	path := t.path()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-var reencryptKills = flag.Int("reencrypt.kills", 15, "how often reencrypt is killed at most")
+var reencryptKills = flag.Int("reencrypt.kills", 8, "how often reencrypt is killed at most")
 
 const reencryptEnv = "KMSFS_TEST_REENCRYPT_CHILD"
 
@@ -52,7 +52,7 @@ func TestAReencryptKilledAnywhereLeavesEveryFileReadableAndGoesOn(t *testing.T) 
 	rng := rand.New(rand.NewPCG(seed, 4))
 	kills, temporaries, done := 0, 0, ""
 	for ; kills < *reencryptKills && done == ""; kills++ {
-		done = killedChild(t, reencryptEnv, b, rng.IntN(30), time.Duration(rng.IntN(15_000))*time.Microsecond)
+		done = killedChild(t, reencryptEnv, b, rng.IntN(50), time.Duration(rng.IntN(15_000))*time.Microsecond)
 		temporaries += len(b.temporaries())
 		v := b.open()
 		for i := range n {

@@ -535,3 +535,31 @@ func TestRewrapGivesWhatItReplacesToItsOwner(t *testing.T) {
 		}
 	}
 }
+
+func TestKeysThatWereGivenUpCannotBePutBackForNewFiles(t *testing.T) {
+	const n = 4
+	b := filledBench(t, ModeFile, n)
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(copied, os.DirFS(b.dir)); err != nil {
+		t.Fatal(err)
+	}
+	b.mustRewrap(uriA, uriB)
+	whole := b.dir
+	b.dir = copied // all of it as it was, keys and sidecars
+	if _, err := b.tryOpen(); !errors.Is(err, ErrOlder) {
+		t.Errorf("opened for writing: %v", err)
+	}
+	if _, err := b.rewrap(kmsprovider.KeyURI{}, kmsprovider.KeyURI{}); !errors.Is(err, ErrOlder) {
+		t.Errorf("rewrapped: %v", err)
+	}
+	v := b.open(func(o *Options) { o.ReadOnly = true })
+	if got := readAll(t, lookup(t, v.Root(), fileName(3))); !bytes.Equal(got, pattern(3, 3)) {
+		t.Error("the copy reads otherwise")
+	}
+	b.close(v)
+	if !strings.Contains(b.log.String(), "older than one that this host has seen") {
+		t.Errorf("log: %q", b.log)
+	}
+	b.dir = whole
+	b.checkFilled(n)
+}

@@ -17,7 +17,7 @@ import (
 
 var (
 	rewrapFiles = flag.Int("rewrap.files", 2000, "sidecars of the rewrap that is killed")
-	rewrapKills = flag.Int("rewrap.kills", 12, "how often it is killed at most")
+	rewrapKills = flag.Int("rewrap.kills", 8, "how often it is killed at most")
 )
 
 const rewrapEnv = "KMSFS_TEST_REWRAP_CHILD"

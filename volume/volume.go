@@ -243,7 +243,11 @@ func (v *Volume) admit(dir string, o Options) (err error) {
 	}
 	firstSeen := false
 	v.host, firstSeen, err = v.hosts.admit(dir, v.id, crypto.Fingerprint(v.vk), v.conf().keyIDs(),
-		AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew})
+		AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew, Generation: v.conf().Generation, ReadOnly: o.ReadOnly})
+	if err == nil && v.host.Generation > v.conf().Generation {
+		v.log.Warn("the volume's configuration is older than one that this host has seen: a copy from before its keys were changed, or put back by somebody",
+			"generation", v.conf().Generation, "seen", v.host.Generation)
+	}
 	if firstSeen {
 		v.log.Info("this host sees the volume for the first time and keeps its fingerprint", "volume", v.id, "fingerprint", v.host.Fingerprint)
 	}

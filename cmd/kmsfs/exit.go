@@ -54,6 +54,7 @@ func exitCode(err error) int {
 		{errNoVolume, exitNoVolume},
 		{volume.ErrNotVolume, exitNoVolume},
 		{volume.ErrFingerprint, exitFingerprint},
+		{volume.ErrOlder, exitFingerprint},
 		{volume.ErrIntegrity, exitIntegrity},
 		{local.ErrWrongPassphrase, exitPassphrase},
 		{kmsprovider.ErrAccessDenied, exitDenied},

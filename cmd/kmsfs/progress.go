@@ -37,7 +37,8 @@ const (
 	progressLine  = 10 * time.Second       // between two lines
 )
 
-// newProgress shows on stderr. unit formats numbers: count or byteSize.
+// newProgress shows on stderr. unit formats numbers, as count does; nil shows
+// none, but how much of the whole is done.
 func (a *app) newProgress(what string, unit func(int64) string) *progress {
 	p := &progress{out: a.stderr, what: what, unit: unit, every: progressLine, width: func() int { return 0 }, now: time.Now}
 	f, ok := a.stderr.(*os.File)
@@ -78,18 +79,22 @@ func (p *progress) update(done, total int64) {
 	fmt.Fprintf(p.out, "\r%s%s\x1b[K", p.drawing(done, total, width-len(text)-1), text)
 }
 
-// text is "rewrap: 431 of 10,000 (4 %), 812/s, 12s left".
+// text is "rewrap: 431 of 10,000 (4 %), 812/s, 12s left", or without a unit
+// "reencrypt: 4 %, 12s left".
 func (p *progress) text(done, total int64, took time.Duration) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s of %s", p.what, p.unit(done), p.unit(total))
+	percent := int64(100)
 	if total > 0 {
-		fmt.Fprintf(&b, " (%d %%)", done*100/total)
+		percent = done * 100 / total
 	}
-	if perSecond := float64(done) / took.Seconds(); done > 0 && took > 0 {
-		fmt.Fprintf(&b, ", %s/s", p.unit(int64(perSecond)))
-		if left := time.Duration(float64(total-done) / perSecond * float64(time.Second)); left > 0 {
-			fmt.Fprintf(&b, ", %s left", left.Round(time.Second))
-		}
+	perSecond := float64(done) / max(took.Seconds(), 1e-3)
+	if p.unit == nil {
+		fmt.Fprintf(&b, "%s: %d %%", p.what, percent)
+	} else {
+		fmt.Fprintf(&b, "%s: %s of %s (%d %%), %s/s", p.what, p.unit(done), p.unit(total), percent, p.unit(int64(perSecond)))
+	}
+	if left := time.Duration(float64(total-done) / perSecond * float64(time.Second)); done > 0 && left > 0 {
+		fmt.Fprintf(&b, ", %s left", left.Round(time.Second))
 	}
 	return b.String()
 }

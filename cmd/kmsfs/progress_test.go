@@ -32,6 +32,17 @@ func TestProgressIsPlainLinesWhereThereIsNoTerminal(t *testing.T) {
 	}
 }
 
+func TestProgressOfMixedWorkShowsTheShareThatIsDone(t *testing.T) {
+	p, out, now := clockedProgress(0, progressLine)
+	p.unit = nil
+	p.update(0, 0)
+	*now = now.Add(2 * time.Second)
+	p.update(1<<30, 4<<30)
+	if want := "kmsfs: rewrap: 25 %, 6s left\n"; out.String() != want {
+		t.Errorf("%q, want %q", out, want)
+	}
+}
+
 func TestProgressOnATerminalIsABarThatMessagesReplace(t *testing.T) {
 	p, out, now := clockedProgress(80, progressBar)
 	p.update(0, 200)

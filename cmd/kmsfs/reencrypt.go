@@ -41,7 +41,7 @@ func (a *app) reencrypt(ctx context.Context, backing string, o volume.ReencryptO
 	if err := harden(); err != nil {
 		return err
 	}
-	p := a.newProgress("reencrypt", byteSize)
+	p := a.newProgress("reencrypt", nil)
 	defer p.end()
 	o.Progress = p.update
 	dir, registry, state, err := a.openKeys(ctx, backing)
