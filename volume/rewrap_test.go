@@ -563,3 +563,40 @@ func TestKeysThatWereGivenUpCannotBePutBackForNewFiles(t *testing.T) {
 	b.dir = whole
 	b.checkFilled(n)
 }
+
+// shelfStore removes a sidecar just before it is replaced, and can be a store
+// that does not know how to exchange two names.
+type shelfStore struct {
+	System
+	noExchange bool
+	path       string // of the sidecar, while it is there
+}
+
+func (k *shelfStore) Renameat2(olddir int, oldname string, newdir int, newname string, flags uint) error {
+	if k.path != "" && newname == filepath.Base(k.path) {
+		if err := os.Remove(k.path); err != nil {
+			return err
+		}
+		k.path = ""
+	}
+	if k.noExchange && flags == unix.RENAME_EXCHANGE {
+		return unix.EINVAL
+	}
+	return k.System.Renameat2(olddir, oldname, newdir, newname, flags)
+}
+
+func TestASidecarThatItsMountRemovesMeanwhileStaysGone(t *testing.T) {
+	const n = 6
+	for _, noExchange := range []bool{false, true} {
+		b := filledBench(t, ModeFile, n)
+		v := b.open()
+		k := &shelfStore{noExchange: noExchange, path: b.sidecarOf(v, fileName(2))}
+		gone := k.path
+		b.close(v)
+		r := b.mustRewrap(uriA, uriB, func(o *RewrapOptions) { o.Backing = k })
+		if _, err := os.Stat(gone); !errors.Is(err, os.ErrNotExist) || r.Sidecars != n-1 || r.Rewritten != n-1 {
+			t.Errorf("without exchange %v: %v, %+v", noExchange, err, r)
+		}
+		b.checkSidecars(n-1, keyB)
+	}
+}
