@@ -333,7 +333,18 @@ func TestARecoveryKeyThatIsElsewhereIsAddedOnlyOnDemandAndReplacesNothing(t *tes
 		t.Errorf("opened %v, not opened %v", r.Opened, r.Unopened)
 	}
 	b.checkSidecars(n, keyA, keyO)
-	// It stays when another key is replaced, though it proves nothing.
+	// It stays when another key is replaced, though it proves nothing, and what
+	// only it could open is damaged as far as can be told here.
+	var damaged string
+	for damaged = range hashTree(t, b.dir, sidecarFiles) {
+		break
+	}
+	good := readFile(t, b.dir, damaged)
+	flipByte(t, filepath.Join(b.dir, damaged), int64(bytes.Index(good, []byte(keyA))+len(keyA)+10))
+	if r, err := b.rewrap(uriA, uriB); !errors.Is(err, ErrIntegrity) || len(r.Damaged) != 1 || r.Damaged[0].Name != damaged || r.Proven != n-1 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	writeFile(t, filepath.Join(b.dir, damaged), good)
 	b.mustRewrap(uriA, uriB)
 	b.checkSidecars(n, keyO, keyB)
 	b.kms.keys = nil

@@ -93,7 +93,7 @@ func (r *rewrap) newEntry(ctx context.Context, sc *crypto.Sidecar, k *ConfigKey)
 		failed = append(failed, err)
 	}
 	if len(failed) == 0 {
-		failed = append(failed, errors.New("none of its entries is of one of the volume's keys"))
+		failed = append(failed, errors.New("none of its entries is of one of the volume's keys that can be used here"))
 	} else if i := slices.IndexFunc(failed, func(err error) bool { return !isEntryDamage(err) }); i >= 0 {
 		return crypto.WrappedKey{}, failed[i]
 	}
@@ -101,13 +101,15 @@ func (r *rewrap) newEntry(ctx context.Context, sc *crypto.Sidecar, k *ConfigKey)
 }
 
 // sources are the entries of sc that may yield the file's key for k: of the
-// volume's keys alone, those first from which the KMS itself can re-encrypt.
+// volume's keys alone, those first from which the KMS itself can re-encrypt. An
+// active key that opened nothing at the start opens nothing here.
 func (r *rewrap) sources(sc *crypto.Sidecar, k *ConfigKey) []crypto.WrappedKey {
 	var near, far []crypto.WrappedKey
 	for _, known := range r.vol.conf().Keys {
 		for _, e := range sc.Keys {
 			switch {
 			case e.Provider != known.Provider || e.KeyID != known.KeyID || known.id() == k.id():
+			case known.State == keyActive && !r.usable[known.id()]:
 			case r.canReEncrypt(&e, k):
 				near = append(near, e)
 			default:
