@@ -56,6 +56,12 @@ type daemon struct {
 // newDaemon makes a keystore and a volume through the command.
 func newDaemon(t testing.TB, initFlags ...string) *daemon {
 	t.Helper()
+	return newDaemonIn(t, nil, initFlags...)
+}
+
+// newDaemonIn does so with more in the environment.
+func newDaemonIn(t testing.TB, environment map[string]string, initFlags ...string) *daemon {
+	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
 	}
@@ -71,6 +77,9 @@ func newDaemon(t testing.TB, initFlags ...string) *daemon {
 	d := &daemon{t: t, bin: bin, Backing: filepath.Join(home, "backing"), Dir: t.TempDir()}
 	d.env = append(os.Environ(), "HOME="+home, "XDG_STATE_HOME="+filepath.Join(home, "state"),
 		"KMSFS_KEYSTORE="+filepath.Join(home, "keystore.json"), "KMSFS_PASSPHRASE_FILE="+pass)
+	for name, value := range environment {
+		d.env = append(d.env, name+"="+value)
+	}
 	d.run(append(append([]string{"init"}, initFlags...), d.Backing)...)
 	t.Cleanup(d.kill)
 	return d

@@ -6,6 +6,8 @@
 //	concurrency_test.go   readers, writers and truncaters of one file; unlinked files
 //	requests_test.go      FUSE requests per operation
 //	xattr_test.go         attributes, ACLs and capabilities, compared with a local file system
+//	awskeys_test.go       keys from moto and from the served local KMS; calls counted
+//	outage_test.go        a KMS that is slow, throttles, fails, hangs or refuses
 //	imports_test.go       the import table of docs/ARCHITECTURE.md
 //	format_test.go        the figures of docs/FORMAT.md
 package integration

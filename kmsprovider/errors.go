@@ -1,6 +1,9 @@
 package kmsprovider
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The causes that callers tell apart, with errors.Is. Providers wrap them with
 // what they did and to which key.
@@ -21,6 +24,10 @@ var (
 	ErrThrottled = errors.New("throttled by the KMS")
 	// ErrUnavailable: the KMS cannot be reached, or failed on its side.
 	ErrUnavailable = errors.New("KMS unavailable")
+	// ErrNotUsable: this process was not given what the key takes, the identity
+	// of an offline key for one. Nothing was asked. It is an ErrAccessDenied; of
+	// several keys that fail, another one says more.
+	ErrNotUsable = fmt.Errorf("key cannot be used here: %w", ErrAccessDenied)
 	// ErrInvalidInput: refused whatever the KMS's state: too large, malformed.
 	ErrInvalidInput = errors.New("invalid input")
 )

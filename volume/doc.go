@@ -12,6 +12,7 @@
 //	session.go writing.go   the one mount that writes
 //	follow.go       going by a new volume.json while mounted
 //	volumekey.go    the volume key, unwrapped once a mount
+//	fallback.go     several wrapping keys: time for each, and the causes when all fail
 //	backing*.go     Backing: the seam for every call on the backing directory
 //	errors.go integrity.go   what callers can tell apart
 //	node.go nodeset.go   Node: an inode, and the table that keeps each one single

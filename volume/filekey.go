@@ -172,26 +172,35 @@ func (v *Volume) unwrapEntry(ctx context.Context, sc *crypto.Sidecar) (*crypto.K
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.kmsDeadline)
 	defer cancel()
-	var failed []error
+	var known []crypto.WrappedKey
 	for _, want := range v.conf().wrappingKeys() {
 		for _, e := range sc.Keys {
-			if e.Provider != want.Provider || e.KeyID != want.KeyID {
-				continue
+			if e.Provider == want.Provider && e.KeyID == want.KeyID {
+				known = append(known, e)
 			}
-			dek, err := v.decryptDataKey(ctx, sc.File, e)
-			if err == nil {
-				return dek, nil
-			}
-			if errors.Is(err, kmsprovider.ErrInvalidCiphertext) || errors.Is(err, kmsprovider.ErrIncorrectKey) {
-				err = &sidecarError{name, err}
-			}
-			failed = append(failed, err)
 		}
+	}
+	v.setbacks.order(known)
+	var failed []error
+	for i, e := range known {
+		its, cancel := share(ctx, len(known)-i)
+		dek, err := v.decryptDataKey(its, sc.File, e)
+		cancel()
+		if err == nil {
+			for _, before := range known[:i] {
+				v.setbacks.note(before.KeyID)
+			}
+			return dek, nil
+		}
+		if errors.Is(err, kmsprovider.ErrInvalidCiphertext) || errors.Is(err, kmsprovider.ErrIncorrectKey) {
+			err = &sidecarError{name, err}
+		}
+		failed = append(failed, err)
 	}
 	if len(failed) == 0 {
 		return nil, &sidecarError{name, errors.New("none of its entries is of one of the volume's keys")}
 	}
-	return nil, errors.Join(failed...)
+	return nil, joinFailures(failed)
 }
 
 func (v *Volume) decryptDataKey(ctx context.Context, file crypto.ID, e crypto.WrappedKey) (*crypto.Key, error) {

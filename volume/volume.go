@@ -87,6 +87,7 @@ type Volume struct {
 	debts       debts
 
 	keys     *keyCache
+	setbacks setbacks
 	sidecars *sidecarStore
 	pool     *keyPool
 	reaper   *reaper

@@ -1,11 +1,11 @@
 package volume
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 
 	"kmsfs/crypto"
@@ -27,8 +27,11 @@ func volumeKeyContext(id crypto.ID) kmsprovider.Context {
 // refuses, or that holds something else, is ErrIntegrity as well.
 func unlockVolumeKey(ctx context.Context, c *Config, providers *kmsprovider.Registry, log *slog.Logger) (*crypto.Key, error) {
 	var failed []error
-	for _, k := range c.wrappingKeys() {
-		vk, err := decryptVolumeKey(ctx, c.ID, k, providers)
+	keys := c.wrappingKeys()
+	for i, k := range keys {
+		its, cancel := share(ctx, len(keys)-i)
+		vk, err := decryptVolumeKey(its, c.ID, k, providers)
+		cancel()
 		if err != nil {
 			failed = append(failed, fmt.Errorf("unwrap volume key with %s key %s: %w", k.Provider, k.KeyID, err))
 			if ctx.Err() != nil {
@@ -45,11 +48,7 @@ func unlockVolumeKey(ctx context.Context, c *Config, providers *kmsprovider.Regi
 		}
 		return vk, nil
 	}
-	slices.SortStableFunc(failed, func(a, b error) int { return cmp.Compare(usefulness(a), usefulness(b)) })
-	if len(failed) == 1 {
-		return nil, failed[0]
-	}
-	return nil, errors.Join(failed...)
+	return nil, joinFailures(failed)
 }
 
 // usefulness sorts the causes for which no wrapping key opens the volume: first
@@ -57,6 +56,9 @@ func unlockVolumeKey(ctx context.Context, c *Config, providers *kmsprovider.Regi
 // will change. What is not known here (a wrong passphrase, a missing provider)
 // stands in the middle.
 func usefulness(err error) int {
+	if errors.Is(err, kmsprovider.ErrNotUsable) {
+		return math.MaxInt
+	}
 	first := []error{kmsprovider.ErrAccessDenied, kmsprovider.ErrKeyDisabled, kmsprovider.ErrThrottled, kmsprovider.ErrUnavailable}
 	if i := slices.IndexFunc(first, func(target error) bool { return errors.Is(err, target) }); i >= 0 {
 		return i

@@ -12,10 +12,16 @@
 //	exit.go          the one table of exit codes
 //	log.go           log records on stderr, then syslog
 //	init.go mount.go unmount.go info.go version.go kms.go      the subcommands
-//	kmskeys.go kmsaliases.go   verbs of kms
 //	rewrap.go        changing a volume's keys
 //	reencrypt.go     new data keys for files
 //	progress.go      how far something is that takes long
+//	kmsverbs.go      the verbs of kms, in one table
+//	kmsflags.go      an operation's input as flags
+//	kmsvalues.go     the notations of their values
+//	kmsprint.go      an operation's output as the AWS CLI prints it
+//	kmspasswd.go     a new passphrase
+//	kmsaudit.go      the event log
+//	kmsserve.go      serving the local KMS
 //	helper.go        the command as mount(8)'s helper, mount.kmsfs
 //	mountoptions.go  -o
 //	mountpoint.go    what a mount point must be

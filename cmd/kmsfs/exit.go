@@ -7,6 +7,7 @@ import (
 
 	"kmsfs/kmsprovider"
 	"kmsfs/kmsprovider/local"
+	"kmsfs/kmsprovider/local/audit"
 	"kmsfs/volume"
 )
 
@@ -44,6 +45,10 @@ func exitCode(err error) int {
 	if errors.As(err, &failed) {
 		return failed.code
 	}
+	var command *commandError
+	if errors.As(err, &command) {
+		return command.code
+	}
 	for _, row := range []struct {
 		cause error
 		code  int
@@ -64,6 +69,8 @@ func exitCode(err error) int {
 		{kmsprovider.ErrUnavailable, exitUnreachable},
 		{context.DeadlineExceeded, exitUnreachable},
 		{local.ErrDamaged, exitIntegrity},
+		{audit.ErrTampered, exitIntegrity},
+		{audit.ErrForeign, exitIntegrity},
 		{kmsprovider.ErrIncorrectKey, exitIntegrity},
 		{kmsprovider.ErrInvalidCiphertext, exitIntegrity},
 		{kmsprovider.ErrInvalidInput, exitUsage},

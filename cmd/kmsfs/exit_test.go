@@ -8,6 +8,7 @@ import (
 
 	"kmsfs/kmsprovider"
 	"kmsfs/kmsprovider/local"
+	"kmsfs/kmsprovider/local/audit"
 	"kmsfs/volume"
 )
 
@@ -40,6 +41,9 @@ func TestEachCauseHasItsExitCode(t *testing.T) {
 		{local.ErrDamaged, 25},
 		{kmsprovider.ErrIncorrectKey, 25},
 		{kmsprovider.ErrInvalidCiphertext, 25},
+		{audit.ErrTampered, 25},
+		{audit.ErrForeign, 25},
+		{&commandError{7}, 7},
 		{&daemonError{code: 21, text: "told by the daemon"}, 21},
 	} {
 		if got := exitCode(tc.err); got != tc.code {

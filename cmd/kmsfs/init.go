@@ -23,7 +23,7 @@ missing. With several keys any one of them opens the volume.`,
 		Args: positional("BACKING"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.init(cmd.Context(), args[0], keys, mode) },
 	}
-	c.Flags().StringArrayVar(&keys, "key", nil, "`KEY` that wraps the volume key: local:alias/NAME or local:KEY-ID (default local:"+local.DefaultAlias+")")
+	c.Flags().StringArrayVar(&keys, "key", nil, "`KEY` that wraps the volume key: local:alias/NAME, local:KEY-ID, the ARN of an AWS key or alias, or age:RECIPIENT (default local:"+local.DefaultAlias+")")
 	c.Flags().StringVar(&mode, "key-mode", mode, "where data keys are from: `file`, each from the KMS, or volume, wrapped under the volume key")
 	return c
 }
@@ -46,12 +46,12 @@ func (a *app) init(ctx context.Context, dir string, keys []string, mode string) 
 		if err != nil {
 			return usagef("--key: %w", err)
 		}
-		if uri.Provider != "local" {
+		if uri.Provider == "vault" {
 			return unsupportedProvider(uri.Provider)
 		}
 		uris = append(uris, uri)
 	}
-	keystore, err := a.keystorePath()
+	sources, err := a.keySources()
 	if err != nil {
 		return err
 	}
@@ -59,12 +59,12 @@ func (a *app) init(ctx context.Context, dir string, keys []string, mode string) 
 	if err != nil {
 		return err
 	}
-	passphrase, err := a.passphraseFor(keystore)
+	passphrase, err := a.passphraseFor(sources.Keystore)
 	if err != nil {
 		return err
 	}
 	note := func(format string, args ...any) { say(a.stderr, format, args...) }
-	registry := providers(keystore, passphrase, missing, note)
+	registry := sources.registry(passphrase, missing, note)
 	defer registry.Close()
 	info, err := volume.Init(ctx, dir, volume.InitOptions{Keys: uris, Mode: keyMode, Providers: registry, StateDir: state})
 	if err != nil {

@@ -2,83 +2,95 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"kmsfs/kmsprovider"
 	"kmsfs/kmsprovider/local"
 )
 
 func (a *app) kmsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kms VERB",
-		Short: "Manage the keys of the local KMS",
-		Long:  "Kms manages the keys of the local KMS, with the verbs, flags and JSON of aws kms.",
-		Args:  cobra.ArbitraryArgs,
-		RunE:  requireVerb,
+		Short: "Manage and use the keys of the local KMS",
+		Long: `Kms manages and uses the keys of the local KMS, with the verbs, flags and JSON of
+aws kms. As there, a value file://PATH is the text of a file and fileb://PATH its
+bytes; other values of bytes are base64.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: requireVerb,
 	}
-	c.AddCommand(
-		a.createKeyCommand(), a.listKeysCommand(), a.describeKeyCommand(), a.enableKeyCommand(), a.disableKeyCommand(),
-		a.createAliasCommand(), a.listAliasesCommand(),
-	)
+	for _, v := range kmsVerbs() {
+		c.AddCommand(a.kmsVerbCommand(v))
+	}
+	c.AddCommand(a.passwdCommand(), a.auditCommand(), a.serveKMSCommand())
 	return c
 }
 
-// verb is what a verb of kms does with the keystore. Its result is printed as
-// JSON unless it is nil.
-type verb func(ctx context.Context, k *local.Keystore) (any, error)
-
-// kmsVerb makes the RunE of a verb.
-func (a *app) kmsVerb(missing ifMissing, do verb) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, _ []string) error {
-		if err := harden(); err != nil {
-			return err
-		}
-		keystore, err := a.keystorePath()
-		if err != nil {
-			return err
-		}
-		passphrase, err := a.passphraseFor(keystore)
-		if err != nil {
-			return err
-		}
-		note := func(format string, args ...any) { say(a.stderr, format, args...) }
-		k, err := openKeystore(cmd.Context(), keystore, passphrase, missing, note)
-		if err != nil {
-			return err
-		}
-		defer k.Close()
-		result, err := do(cmd.Context(), k)
-		if err != nil || result == nil {
-			return err
-		}
-		return printJSON(a.stdout, result)
+// kmsVerbCommand makes the command of one verb: its operation's input becomes
+// the flags, its output the JSON that is printed.
+func (a *app) kmsVerbCommand(v kmsVerb) *cobra.Command {
+	in, ok := local.NewInput(v.operation)
+	if !ok {
+		panic("kms: no operation " + v.operation)
 	}
+	c := &cobra.Command{Short: v.short, Long: v.long, Args: cobra.ArbitraryArgs}
+	f := addKMSFlags(c.Flags(), in, v.positional)
+	c.Use = f.usage(v.name())
+	if v.more != nil {
+		v.more(c, in)
+	}
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := f.complete(cmd, args); err != nil {
+			return err
+		}
+		return a.withKeystore(cmd.Context(), v.missing, func(ctx context.Context, k *local.Keystore) error {
+			if v.before != nil {
+				if err := v.before(cmd, k, in); err != nil {
+					return err
+				}
+			}
+			out, err := doAllPages(ctx, k, in)
+			if err != nil {
+				return fmt.Errorf("%s: %w", verbOf(cmd), hintKMS(err, v.operation))
+			}
+			return printOutput(a.stdout, out)
+		})
+	}
+	return c
 }
 
-// keyIDFlag adds a required flag that names a key.
-func keyIDFlag(c *cobra.Command, p *string, name, usage string) {
-	c.Flags().StringVar(p, name, "", usage)
-	c.PreRunE = func(*cobra.Command, []string) error {
-		if *p == "" {
-			return usagef("%s: --%s is missing", verbOf(c), name)
-		}
-		// A key is named local:… everywhere else.
-		*p = strings.TrimPrefix(*p, "local:")
-		return nil
+// withKeystore opens the keystore, and closes it when do is done.
+func (a *app) withKeystore(ctx context.Context, missing ifMissing, do func(context.Context, *local.Keystore) error) error {
+	if err := harden(); err != nil {
+		return err
 	}
+	keystore, err := a.keystorePath()
+	if err != nil {
+		return err
+	}
+	passphrase, err := a.passphraseFor(keystore)
+	if err != nil {
+		return err
+	}
+	note := func(format string, args ...any) { say(a.stderr, format, args...) }
+	k, err := openKeystore(ctx, keystore, passphrase, missing, note)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(ctx, k), k.Close())
 }
 
-// printJSON prints v as the AWS CLI does.
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "    ")
-	if err := e.Encode(v); err != nil {
-		return fmt.Errorf("print: %w", err)
+// hintKMS says what to do about a refusal where that depends on the operation.
+func hintKMS(err error, operation string) error {
+	var refused *local.Error
+	switch {
+	case operation == "Encrypt" && errors.As(err, &refused) && strings.Contains(refused.Message, fmt.Sprintf("less than or equal to %d", kmsprovider.MaxPlaintext)):
+		return withHint(err, "a KMS encrypts %d bytes at most; kmsfs encrypt has no such limit", kmsprovider.MaxPlaintext)
+	case operation == "ScheduleKeyDeletion" && errors.Is(err, kmsprovider.ErrAccessDenied):
+		return withHint(err, "make a key of your own with kmsfs kms create-key")
 	}
-	return nil
+	return err
 }

@@ -27,7 +27,8 @@ Options for -o:
   writeback=off         have every write(2) done before it returns
   noxattr               no extended attributes, hence no ACLs
   acl                   enforce POSIX ACLs (allow_other does, too)
-  keystore=FILE, passphrase-file=FILE, fingerprint=F, fsname=NAME, idle=DURATION
+  keystore=FILE, passphrase-file=FILE, age-identity=FILE, kms-deadline=DURATION,
+  fingerprint=F, fsname=NAME, idle=DURATION
                         as the flags of these names
   nosuid, suid, nodev, dev, noexec, exec, noatime, atime, relatime, strictatime,
   nodiratime, diratime, sync, async, dirsync, default_permissions

@@ -18,7 +18,9 @@ type mountOptions struct {
 	fsName      string
 	fingerprint string
 	idle        time.Duration
+	kmsDeadline time.Duration
 	keystore    string
+	ageIdentity string   // file
 	passphrase  string   // file
 	kernel      []string // for mount(2)
 }
@@ -84,20 +86,20 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 		return nil
 	}
 	switch name {
-	case "keystore", "passphrase-file", "fingerprint", "fsname":
+	case "keystore", "passphrase-file", "age-identity", "fingerprint", "fsname":
 		if value == "" {
 			return usagef("mount option %q: nothing follows %s=", option, name)
 		}
 		*map[string]*string{
-			"keystore": &o.keystore, "passphrase-file": &o.passphrase, "fingerprint": &o.fingerprint, "fsname": &o.fsName,
+			"keystore": &o.keystore, "passphrase-file": &o.passphrase, "age-identity": &o.ageIdentity, "fingerprint": &o.fingerprint, "fsname": &o.fsName,
 		}[name] = value
 		return nil
-	case "idle":
+	case "idle", "kms-deadline":
 		d, err := time.ParseDuration(value)
 		if err != nil || d <= 0 {
 			return usagef("mount option %q: want a duration such as 30s or 10m", option)
 		}
-		o.idle = d
+		*map[string]*time.Duration{"idle": &o.idle, "kms-deadline": &o.kmsDeadline}[name] = d
 		return nil
 	case "user": // mount(8) says who mounted
 		return nil

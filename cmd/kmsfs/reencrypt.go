@@ -50,7 +50,7 @@ func (a *app) reencrypt(ctx context.Context, backing string, o volume.ReencryptO
 	}
 	defer func() { err = errors.Join(err, registry.Close()) }()
 	log, _ := newLog(p, slog.LevelWarn)
-	v, err := volume.Open(ctx, dir, volume.Options{Providers: registry, StateDir: state, Log: log})
+	v, err := volume.Open(ctx, dir, volume.Options{Providers: registry, StateDir: state, KMSDeadline: a.keys.deadline, Log: log})
 	if err != nil {
 		return err
 	}

@@ -23,10 +23,11 @@ type mountRequest struct {
 	Fingerprint   string
 	FsName        string
 	KernelOptions []string
-	Keystore      string
 	StateDir      string
 	LogLevel      slog.Level
 	Idle          time.Duration // 0: never unmounted by itself
+
+	keySources
 }
 
 // mountFlags are the flags of mount, which the helper lacks.
@@ -76,6 +77,10 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		return nil, usagef("fingerprint %q: want 64 hex digits", r.Fingerprint)
 	}
 	a.keys.keystore = firstOf(a.keys.keystore, o.keystore)
+	a.keys.ageIdentity = firstOf(a.keys.ageIdentity, o.ageIdentity)
+	if a.keys.deadline == 0 {
+		a.keys.deadline = o.kmsDeadline
+	}
 	if a.keys.passphraseFile == "" && a.keys.passphraseCommand == "" {
 		a.keys.passphraseFile = o.passphrase
 	}
@@ -98,7 +103,7 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 	if r.FsName == "" {
 		r.FsName = r.Backing
 	}
-	if r.Keystore, err = a.keystorePath(); err != nil {
+	if r.keySources, err = a.keySources(); err != nil {
 		return nil, err
 	}
 	r.StateDir, err = a.stateDir()

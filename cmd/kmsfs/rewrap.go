@@ -76,6 +76,7 @@ func (a *app) rewrap(ctx context.Context, backing string, f rewrapFlags) error {
 	defer p.end()
 	o.Progress = func(done, total int) { p.update(int64(done), int64(total)) }
 	o.Log, _ = newLog(p, slog.LevelWarn)
+	o.KMSDeadline = a.keys.deadline
 	dir, registry, state, err := a.openKeys(ctx, backing)
 	if err != nil {
 		return err
@@ -125,18 +126,18 @@ func (a *app) openKeys(ctx context.Context, backing string) (dir string, registr
 	if err != nil {
 		return "", nil, "", err
 	}
-	keystore, err := a.keystorePath()
+	sources, err := a.keySources()
 	if err != nil {
 		return "", nil, "", err
 	}
 	if state, err = a.stateDir(); err != nil {
 		return "", nil, "", err
 	}
-	passphrase, err := a.passphraseFor(keystore)
+	passphrase, err := a.passphraseFor(sources.Keystore)
 	if err != nil {
 		return "", nil, "", err
 	}
-	registry = providers(keystore, passphrase, keystoreRequired, func(string, ...any) {})
+	registry = sources.registry(passphrase, keystoreRequired, func(string, ...any) {})
 	if err := openFirst(ctx, info.Keys, registry); err != nil {
 		return "", nil, "", errors.Join(err, registry.Close())
 	}

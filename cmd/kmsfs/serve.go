@@ -27,7 +27,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	defer signal.Stop(signals)
 
-	keys := providers(r.Keystore, passphrase, keystoreRequired, func(string, ...any) {})
+	keys := r.registry(passphrase, keystoreRequired, func(string, ...any) {})
 	defer func() { err = errors.Join(err, keys.Close()) }()
 	v, err := openVolume(ctx, r, keys, log)
 	if err != nil {
@@ -74,7 +74,7 @@ func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry
 	}
 	return volume.Open(ctx, r.Backing, volume.Options{
 		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Mountpoint: r.Mountpoint,
-		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, Prefetch: true, Log: log,
+		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, KMSDeadline: r.KMSDeadline, Prefetch: true, Log: log,
 	})
 }
 

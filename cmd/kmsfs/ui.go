@@ -45,17 +45,19 @@ type hintError struct {
 
 func (e *hintError) Error() string { return e.err.Error() }
 func (e *hintError) Unwrap() error { return e.err }
+func (e *hintError) Hint() string  { return e.hint }
 
 // withHint adds a hint to err.
 func withHint(err error, format string, args ...any) error {
 	return &hintError{err, fmt.Sprintf(format, args...)}
 }
 
-// hintOf is the hint that err carries, or the usual one for its cause.
+// hintOf is the hint that err carries, as those of providers do, or the usual
+// one for its cause.
 func hintOf(err error) string {
-	var h *hintError
-	if errors.As(err, &h) {
-		return h.hint
+	var h interface{ Hint() string }
+	if errors.As(err, &h) && h.Hint() != "" {
+		return h.Hint()
 	}
 	var inUse *volume.InUseError
 	switch {

@@ -1,7 +1,7 @@
 package local
 
 import (
-	"fmt"
+	"encoding/hex"
 
 	"kmsfs/kmsprovider"
 )
@@ -27,6 +27,8 @@ const materialIDSize = 32
 
 type materialID [materialIDSize]byte
 
+func (id materialID) String() string { return hex.EncodeToString(id[:]) }
+
 // blob is a parsed ciphertext blob; its slices alias the parsed bytes.
 type blob struct {
 	key      keyUUID
@@ -35,20 +37,17 @@ type blob struct {
 	sealed   []byte // nonce ‖ ciphertext ‖ tag
 }
 
-// parseBlob splits b. It checks the shape alone; errors are ErrInvalidCiphertext.
-func parseBlob(b []byte) (blob, error) {
-	if len(b) < blobOverhead+1 || len(b) > blobOverhead+kmsprovider.MaxPlaintext {
-		return blob{}, fmt.Errorf("parse wrapped key: %d bytes: %w", len(b), kmsprovider.ErrInvalidCiphertext)
-	}
-	if b[0] != blobVersion {
-		return blob{}, fmt.Errorf("parse wrapped key: unknown version %d: %w", b[0], kmsprovider.ErrInvalidCiphertext)
+// parseBlob splits b, or returns false. It checks the shape alone.
+func parseBlob(b []byte) (blob, bool) {
+	if len(b) < blobOverhead+1 || len(b) > blobOverhead+kmsprovider.MaxPlaintext || b[0] != blobVersion {
+		return blob{}, false
 	}
 	return blob{
 		key:      keyUUID(b[1:17]),
 		material: materialID(b[17:blobHeader]),
 		header:   b[:blobHeader:blobHeader],
 		sealed:   b[blobHeader:],
-	}, nil
+	}, true
 }
 
 // appendBlobHeader appends the header of a blob of that key and material.

@@ -44,14 +44,22 @@
 // # Files
 //
 //	keystore.go   Options, Create, Open, Close
-//	state.go      the current state: reading it again, changing it
-//	snapshot.go   one state, opened: keys by name, materials ready to use
+//	operation.go  Input, the table of operations
+//	do.go         Do: the one way in for every call
+//	caller.go     who calls
+//	apierror.go   Error, AWS KMS's codes
+//	timestamp.go  dates as AWS's JSON has them
 //	provider.go   the methods of kmsprovider.Provider
 //	keys.go       creating, listing, enabling and disabling keys
 //	aliases.go    creating and listing aliases
+//	encrypt.go    Encrypt, Decrypt, ReEncrypt
+//	datakey.go    GenerateDataKey
+//	wrap.go       sealing and opening under a key
 //	metadata.go   KeyMetadata, Alias: what AWS's CLI shows
 //	names.go      UUIDs, ARNs, the rules for aliases
 //	blob.go       the layout of a wrapped key
+//	state.go      the current state: reading it again, changing it
+//	snapshot.go   one state, opened: keys by name, materials ready to use
 //	document.go   the keystore file, its JSON and its checks
 //	seal.go       the KEK, its subkeys, MAC and checksum
 //	kdf.go        Argon2id and its bounds

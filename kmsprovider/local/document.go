@@ -9,9 +9,6 @@ import (
 	"io"
 	"slices"
 	"time"
-	"unicode/utf8"
-
-	"kmsfs/kmsprovider"
 )
 
 const (
@@ -24,18 +21,21 @@ const (
 // encode writes. Any other spelling of the same object is refused, so what the
 // MAC covers and what is understood cannot differ. Bytes are base64.
 type document struct {
-	Format   string        `json:"format"`  // documentFormat
-	Version  int           `json:"version"` // documentVersion
-	ID       string        `json:"id"`      // of this keystore: 32 hex digits
-	Account  string        `json:"account"` // in its ARNs: 12 digits
-	Created  time.Time     `json:"created"`
-	Writes   uint64        `json:"writes"` // how often it was replaced
-	KDF      kdfRecord     `json:"kdf"`
-	KEK      []byte        `json:"sealed_kek"` // under the passphrase's key
-	Keys     []keyRecord   `json:"keys"`       // in the order of creation
-	Aliases  []aliasRecord `json:"aliases"`
-	MAC      []byte        `json:"mac"`      // HMAC-SHA-256 of the encoding without mac and checksum
-	Checksum []byte        `json:"checksum"` // SHA-256 of the encoding without checksum
+	Format  string        `json:"format"`  // documentFormat
+	Version int           `json:"version"` // documentVersion
+	ID      string        `json:"id"`      // of this keystore: 32 hex digits
+	Account string        `json:"account"` // in its ARNs: 12 digits
+	Created time.Time     `json:"created"`
+	Writes  uint64        `json:"writes"` // how often it was replaced
+	KDF     kdfRecord     `json:"kdf"`
+	KEK     []byte        `json:"sealed_kek"` // under the passphrase's key
+	Keys    []keyRecord   `json:"keys"`       // in the order of creation
+	Aliases []aliasRecord `json:"aliases"`
+
+	Principals []principalRecord `json:"principals,omitempty"`
+
+	MAC      []byte `json:"mac"`      // HMAC-SHA-256 of the encoding without mac and checksum
+	Checksum []byte `json:"checksum"` // SHA-256 of the encoding without checksum
 }
 
 type kdfRecord struct {
@@ -50,40 +50,16 @@ func (r kdfRecord) params() KDFParams {
 	return KDFParams{Time: r.Time, MemoryKiB: r.MemoryKiB, Threads: r.Threads}
 }
 
-// keyRecord is a KMS key. Its metadata is in the clear, its material sealed.
-type keyRecord struct {
-	ID          string           `json:"id"` // a UUID
-	Created     time.Time        `json:"created"`
-	Description string           `json:"description"`
-	Manager     string           `json:"manager"` // kmsprovider.ManagerCustomer or ManagerService
-	Origin      string           `json:"origin"`  // originKMS
-	State       string           `json:"state"`   // kmsprovider.StateEnabled or StateDisabled
-	Current     string           `json:"current"` // ID of the material that encrypts
-	Materials   []materialRecord `json:"materials"`
-}
-
-// materialRecord is one key material; all of a key's materials decrypt.
-type materialRecord struct {
-	ID      string    `json:"id"` // 64 hex digits
-	Created time.Time `json:"created"`
-	Sealed  []byte    `json:"sealed"` // 32 bytes under the key-encrypting key
-}
-
-type aliasRecord struct {
-	Name    string    `json:"name"`   // alias/NAME
-	Target  string    `json:"target"` // a key's UUID
-	Created time.Time `json:"created"`
-	Updated time.Time `json:"updated"`
-}
-
 // clone returns a copy that shares nothing that is ever changed in place.
 func (d *document) clone() *document {
 	c := *d
 	c.Keys = slices.Clone(d.Keys)
 	for i := range c.Keys {
-		c.Keys[i].Materials = slices.Clone(d.Keys[i].Materials)
+		r := &c.Keys[i]
+		r.Materials, r.Tags, r.Grants = slices.Clone(r.Materials), slices.Clone(r.Tags), slices.Clone(r.Grants)
 	}
 	c.Aliases = slices.Clone(d.Aliases)
+	c.Principals = slices.Clone(d.Principals)
 	return &c
 }
 
@@ -207,53 +183,20 @@ func (d *document) check() error {
 		}
 		aliases[a.Name] = true
 	}
-	return nil
+	return d.checkPrincipals()
 }
 
-func (r *keyRecord) check() error {
-	if _, ok := parseKeyUUID(r.ID); !ok {
-		return errors.New("bad ID")
-	}
-	if r.Manager != kmsprovider.ManagerCustomer && r.Manager != kmsprovider.ManagerService {
-		return fmt.Errorf("unknown manager %.20q", r.Manager)
-	}
-	if r.Origin != originKMS {
-		return fmt.Errorf("unknown origin %.20q", r.Origin)
-	}
-	if r.State != kmsprovider.StateEnabled && r.State != kmsprovider.StateDisabled {
-		return fmt.Errorf("unknown state %.20q", r.State)
-	}
-	if err := checkDescription(r.Description); err != nil {
-		return err
-	}
-	seen := make(map[materialID]bool, len(r.Materials))
-	for i, m := range r.Materials {
-		id, ok := parseMaterialID(m.ID)
-		if !ok || seen[id] {
-			return fmt.Errorf("material %d: its ID is bad or there twice", i)
+func (d *document) checkPrincipals() error {
+	names, ids := make(map[string]bool), make(map[string]bool)
+	for i := range d.Principals {
+		p := &d.Principals[i]
+		if err := p.check(); err != nil {
+			return fmt.Errorf("principal %d: %w", i, err)
 		}
-		if len(m.Sealed) != sealedKeySize {
-			return fmt.Errorf("material %d: %d bytes", i, len(m.Sealed))
+		if names[p.Name] || ids[p.AccessKeyID] {
+			return fmt.Errorf("principal %d: its name or access key is there twice", i)
 		}
-		seen[id] = true
-	}
-	if id, ok := parseMaterialID(r.Current); !ok || !seen[id] {
-		return errors.New("current material is missing")
-	}
-	return nil
-}
-
-func parseMaterialID(s string) (materialID, bool) {
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != materialIDSize || hex.EncodeToString(b) != s {
-		return materialID{}, false
-	}
-	return materialID(b), true
-}
-
-func checkDescription(s string) error {
-	if len(s) > maxDescription || !utf8.ValidString(s) {
-		return fmt.Errorf("check description: longer than %d bytes, or not UTF-8: %w", maxDescription, kmsprovider.ErrInvalidInput)
+		names[p.Name], ids[p.AccessKeyID] = true, true
 	}
 	return nil
 }

@@ -25,3 +25,21 @@ var (
 
 // errClosed answers every call after Close.
 var errClosed = fmt.Errorf("use keystore: %w: %w", kmsprovider.ErrUnavailable, fs.ErrClosed)
+
+// errUnknownPrincipal: no principal has that access key ID.
+var errUnknownPrincipal = errors.New("no such access key")
+
+// errBadMarker: not a NextMarker that this KMS gave.
+var errBadMarker = fmt.Errorf("bad marker: %w", kmsprovider.ErrInvalidInput)
+
+// errBadToken: a token that this KMS did not give, or gave for something else.
+var errBadToken = fmt.Errorf("bad token: %w", kmsprovider.ErrInvalidInput)
+
+// Causes behind an Error that are sentinels of no other package.
+var (
+	errPrincipalExists = errors.New("principal exists")
+	errUnknownGrant    = errors.New("no such grant")
+	errBadGrant        = errors.New("bad grant")
+	errBadTag          = fmt.Errorf("bad tag: %w", kmsprovider.ErrInvalidInput)
+	errBadPolicyName   = fmt.Errorf("bad policy name: %w", kmsprovider.ErrInvalidInput)
+)

@@ -67,8 +67,9 @@ func readFile(path string) (b []byte, f *os.File, s stamp, err error) {
 // replaceFile puts b in the place of path, durably: after a crash at any
 // moment the old bytes or the new ones are there. The caller holds the lock,
 // so the temporary's name is its own; one left by a crash is removed. The new
-// file has mode 0600 and, where there is an old one, its owner.
-func replaceFile(path string, b []byte) (err error) {
+// file has mode 0600 and, where there is an old one, its owner. Commit is called
+// when all that can fail is done but the rename; nil: nothing.
+func replaceFile(path string, b []byte, commit func() error) (err error) {
 	temporary := path + ".tmp"
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -94,6 +95,11 @@ func replaceFile(path string, b []byte) (err error) {
 	}
 	if err := f.Close(); err != nil {
 		return err
+	}
+	if commit != nil {
+		if err := commit(); err != nil {
+			return err
+		}
 	}
 	if err := os.Rename(temporary, path); err != nil {
 		return err

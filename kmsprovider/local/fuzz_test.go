@@ -55,8 +55,8 @@ func FuzzParseBlob(f *testing.F) {
 		seeds = append(seeds, wrapped)
 	}
 	for _, seed := range seeds {
-		if _, err := parseBlob(seed); err != nil || len(seed) == 0 {
-			f.Fatalf("a seed is no wrapped key: %v", err)
+		if _, ok := parseBlob(seed); !ok || len(seed) == 0 {
+			f.Fatal("a seed is no wrapped key")
 		}
 		f.Add(seed)
 	}
@@ -65,9 +65,9 @@ func FuzzParseBlob(f *testing.F) {
 		own[string(seed)] = true
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := parseBlob(b)
-		if err != nil {
-			if !errors.Is(err, kmsprovider.ErrInvalidCiphertext) {
+		p, ok := parseBlob(b)
+		if !ok {
+			if _, err := k.Decrypt(context.Background(), DefaultAlias, b, nil); !errors.Is(err, kmsprovider.ErrInvalidCiphertext) {
 				t.Fatalf("error of another kind: %v", err)
 			}
 		} else if again := append(appendBlobHeader(nil, p.key, p.material), p.sealed...); !bytes.Equal(again, b) || !bytes.Equal(p.header, b[:len(p.header)]) {

@@ -34,7 +34,7 @@ func TestAGoldenKeystoreOpensAndDecrypts(t *testing.T) {
 	if err != nil || string(plaintext) != "golden" {
 		t.Errorf("decrypt: %v", err)
 	}
-	keys, err := k.ListKeys(t.Context())
+	keys, err := allKeys(t.Context(), k)
 	if err != nil || len(keys) != 2 || keys[0].KeyManager != "SERVICE" || keys[1].Description != "second" || keys[1].Enabled {
 		t.Errorf("keys: %+v, %v", keys, err)
 	}

@@ -2,191 +2,271 @@ package local
 
 import (
 	"context"
-	"encoding/hex"
-	"fmt"
-	"io"
 	"slices"
+	"unicode/utf8"
 
-	"kmsfs/crypto"
 	"kmsfs/kmsprovider"
+	"kmsfs/kmsprovider/local/policy"
 )
 
-// CreateKeyInput says what key to create.
+// CreateKeyInput says what key to create: a symmetric encryption key in this
+// one place, of which other kinds are refused.
 type CreateKeyInput struct {
-	Description string // at most 8192 bytes
+	Policy                         string `json:"Policy,omitempty"`      // empty: the account's root everything
+	Description                    string `json:"Description,omitempty"` // at most 8192 bytes
+	KeyUsage                       string `json:"KeyUsage,omitempty"`
+	CustomerMasterKeySpec          string `json:"CustomerMasterKeySpec,omitempty"`
+	KeySpec                        string `json:"KeySpec,omitempty"`
+	Origin                         string `json:"Origin,omitempty"` // AWS_KMS or EXTERNAL
+	CustomKeyStoreID               string `json:"CustomKeyStoreId,omitempty"`
+	BypassPolicyLockoutSafetyCheck bool   `json:"BypassPolicyLockoutSafetyCheck,omitempty"`
+	Tags                           []Tag  `json:"Tags,omitempty"`
+	MultiRegion                    bool   `json:"MultiRegion,omitempty"`
 }
 
-// CreateKey makes an enabled key with fresh material. When it returns the key
-// is durable.
-func (k *Keystore) CreateKey(ctx context.Context, in CreateKeyInput) (KeyMetadata, error) {
-	var made KeyMetadata
-	err := checkDescription(in.Description)
-	if err == nil {
-		err = k.update(ctx, func(d *document, s *sealer) error {
-			r, err := k.newKey(d, s, in.Description, kmsprovider.ManagerCustomer)
-			if err != nil {
-				return err
-			}
-			d.Keys = append(d.Keys, r)
-			made = r.metadata(d.Account)
+// CreateKeyOutput is CreateKey's.
+type CreateKeyOutput struct {
+	KeyMetadata KeyMetadata `json:"KeyMetadata"`
+}
+
+func (in *CreateKeyInput) operation() operation { return operation{name: "CreateKey", changes: true} }
+
+func (in *CreateKeyInput) check() error {
+	only := func(what, value string, allowed ...string) error {
+		if value == "" || slices.Contains(allowed, value) {
 			return nil
-		})
+		}
+		return refuse(codeUnsupported, "%s %s is not supported, only %s is.", what, value, allowed[0])
 	}
+	switch {
+	case in.MultiRegion:
+		return refuse(codeUnsupported, "Multi-Region keys are not supported: this KMS is in one place.")
+	case in.CustomKeyStoreID != "":
+		return refuse(codeUnsupported, "Custom key stores are not supported.")
+	}
+	return firstError(
+		only("KeyUsage", in.KeyUsage, keyUsage),
+		only("KeySpec", in.KeySpec, keySpec),
+		only("CustomerMasterKeySpec", in.CustomerMasterKeySpec, keySpec),
+		only("Origin", in.Origin, originKMS, originExternal),
+		checkDescription(in.Description),
+		checkTags(in.Tags, false),
+		checkKeyPolicy(in.Policy),
+	)
+}
+
+// needs are kms:CreateKey and, for a key with tags, kms:TagResource, both on
+// keys that are not there yet.
+func (in *CreateKeyInput) needs(*call) ([]need, error) {
+	all := []need{{action: "CreateKey", resource: "*"}}
+	if len(in.Tags) > 0 {
+		all = append(all, need{action: "TagResource", resource: "*"})
+	}
+	return all, nil
+}
+
+func (in *CreateKeyInput) conditions() map[string][]string {
+	c := tagConditions(in.Tags)
+	c["kms:KeySpec"], c["kms:KeyUsage"], c["kms:MultiRegion"] = []string{keySpec}, []string{keyUsage}, []string{"false"}
+	c["kms:KeyOrigin"] = []string{in.origin()}
+	c["kms:BypassPolicyLockoutSafetyCheck"] = []string{conditionBool(in.BypassPolicyLockoutSafetyCheck)}
+	return c
+}
+
+func (in *CreateKeyInput) origin() string {
+	if in.Origin == "" {
+		return originKMS
+	}
+	return in.Origin
+}
+
+func (in *CreateKeyInput) perform(c *call) (any, error) {
+	r, err := c.k.newKey(c.doc, kmsprovider.ManagerCustomer, in.origin())
 	if err != nil {
-		return KeyMetadata{}, fmt.Errorf("create key: %w", err)
+		return nil, err
 	}
-	return made, nil
+	r.Created, r.Description, r.Tags = c.now, in.Description, in.Tags
+	if err := c.setPolicy(&r, in.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
+		return nil, err
+	}
+	c.doc.Keys = append(c.doc.Keys, r)
+	return &CreateKeyOutput{r.metadata(c.account(), c.now)}, nil
+}
+
+// CreateKey is CreateKeyInput's operation, as the account's root. When it
+// returns the key is durable.
+func (k *Keystore) CreateKey(ctx context.Context, in CreateKeyInput) (KeyMetadata, error) {
+	out, err := do[CreateKeyOutput](ctx, k, &in)
+	if err != nil {
+		return KeyMetadata{}, err
+	}
+	return out.KeyMetadata, nil
 }
 
 // newKey draws a key for d; it is not added yet.
-func (k *Keystore) newKey(d *document, s *sealer, description, manager string) (keyRecord, error) {
+func (k *Keystore) newKey(d *document, manager, origin string) (keyRecord, error) {
 	id, err := newKeyUUID(k.random)
 	if err != nil {
 		return keyRecord{}, err
 	}
-	m, err := k.newMaterial(d, s, id)
-	if err != nil {
-		return keyRecord{}, err
+	r := keyRecord{ID: id.String(), Created: k.timestamp(), Manager: manager, Origin: origin, State: kmsprovider.StatePendingImport, Materials: []materialRecord{}}
+	if origin == originExternal {
+		return r, nil
 	}
-	return keyRecord{
-		ID:          id.String(),
-		Created:     m.Created,
-		Description: description,
-		Manager:     manager,
-		Origin:      originKMS,
-		State:       kmsprovider.StateEnabled,
-		Current:     m.ID,
-		Materials:   []materialRecord{m},
-	}, nil
+	r.State = kmsprovider.StateEnabled
+	return r, k.addMaterial(d, &r, materialRecord{Created: r.Created})
 }
 
-// newMaterial draws and seals a material of the key id.
-func (k *Keystore) newMaterial(d *document, s *sealer, id keyUUID) (materialRecord, error) {
-	var material materialID
-	if _, err := io.ReadFull(k.random, material[:]); err != nil {
-		return materialRecord{}, fmt.Errorf("draw material ID: %w", err)
-	}
-	key, err := crypto.GenerateKey(k.random)
-	if err != nil {
-		return materialRecord{}, fmt.Errorf("draw key material: %w", err)
-	}
-	defer key.Wipe()
-	sealed, err := s.sealMaterial(k.random, keyARN(d.Account, id.String()), material, key)
-	if err != nil {
-		return materialRecord{}, err
-	}
-	return materialRecord{ID: hex.EncodeToString(material[:]), Created: k.timestamp(), Sealed: sealed}, nil
+// EnsureDefaultKeyInput makes DefaultAlias and its key if there is no such
+// alias. The key is managed by kmsfs: it rotates every year, and cannot be
+// changed, disabled or deleted. It is an operation of kmsfs's own.
+type EnsureDefaultKeyInput struct{}
+
+// EnsureDefaultKeyOutput is EnsureDefaultKey's.
+type EnsureDefaultKeyOutput struct {
+	KeyID string `json:"KeyId"` // ARN
 }
 
-// EnsureDefaultKey returns the ARN of the key that DefaultAlias names. If there
-// is no such alias yet it makes key and alias at once; of several processes
-// that do so at the same time one makes them.
+func (in *EnsureDefaultKeyInput) operation() operation {
+	return operation{name: "EnsureDefaultKey", own: true, changes: true}
+}
+
+func (in *EnsureDefaultKeyInput) perform(c *call) (any, error) {
+	if i := c.doc.findAlias(DefaultAlias); i >= 0 {
+		return &EnsureDefaultKeyOutput{keyARN(c.account(), c.doc.Aliases[i].Target)}, errUnchanged
+	}
+	r, err := c.k.newKey(c.doc, kmsprovider.ManagerService, originKMS)
+	if err != nil {
+		return nil, err
+	}
+	r.Description = "default key of kmsfs"
+	r.Rotation = r.rotation()
+	c.doc.Keys = append(c.doc.Keys, r)
+	c.doc.Aliases = append(c.doc.Aliases, aliasRecord{Name: DefaultAlias, Target: r.ID, Created: r.Created, Updated: r.Created})
+	return &EnsureDefaultKeyOutput{keyARN(c.account(), r.ID)}, nil
+}
+
+// EnsureDefaultKey returns the ARN of the key that DefaultAlias names, and
+// makes both if there is no such alias: of several processes that do so at the
+// same time one makes them.
 func (k *Keystore) EnsureDefaultKey(ctx context.Context) (arn string, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("ensure default key: %w", err)
-		}
-	}()
 	state, err := k.acquire(ctx)
 	if err != nil {
-		return "", err
+		return "", asError(ctx, err)
 	}
 	existing := state.byName[DefaultAlias]
 	k.mu.RUnlock()
 	if existing != nil {
 		return existing.arn, nil
 	}
-	err = k.update(ctx, func(d *document, s *sealer) error {
-		if i := d.findAlias(DefaultAlias); i >= 0 {
-			arn = keyARN(d.Account, d.Aliases[i].Target)
-			return errUnchanged
-		}
-		r, err := k.newKey(d, s, "default key of kmsfs", kmsprovider.ManagerService)
-		if err != nil {
-			return err
-		}
-		d.Keys = append(d.Keys, r)
-		d.Aliases = append(d.Aliases, aliasRecord{Name: DefaultAlias, Target: r.ID, Created: r.Created, Updated: r.Created})
-		arn = keyARN(d.Account, r.ID)
-		return nil
-	})
+	out, err := do[EnsureDefaultKeyOutput](ctx, k, &EnsureDefaultKeyInput{})
 	if err != nil {
 		return "", err
 	}
-	return arn, nil
+	return out.KeyID, nil
 }
 
-// ListKeys returns all keys in the order of their creation.
-func (k *Keystore) ListKeys(ctx context.Context) ([]KeyMetadata, error) {
-	state, err := k.acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list keys: %w", err)
-	}
-	defer k.mu.RUnlock()
-	keys := make([]KeyMetadata, 0, len(state.doc.Keys))
-	for i := range state.doc.Keys {
-		keys = append(keys, state.doc.Keys[i].metadata(state.doc.Account))
-	}
-	return keys, nil
+// ListKeysInput lists all keys in the order of their creation.
+type ListKeysInput struct {
+	Limit  *int   `json:"Limit,omitempty"` // 1 to 1000; nil: 100
+	Marker string `json:"Marker,omitempty"`
 }
 
-// DescribeKeyMetadata returns what is known of a key: named by UUID, ARN,
-// alias or alias ARN, in any state.
-func (k *Keystore) DescribeKeyMetadata(ctx context.Context, keyID string) (KeyMetadata, error) {
-	state, err := k.acquire(ctx)
-	if err != nil {
-		return KeyMetadata{}, fmt.Errorf("describe key: %w", err)
-	}
-	defer k.mu.RUnlock()
-	key, err := state.find(keyID)
-	if err != nil {
-		return KeyMetadata{}, fmt.Errorf("describe key: %w", err)
-	}
-	return key.record.metadata(state.doc.Account), nil
+// ListKeysOutput is ListKeys's.
+type ListKeysOutput struct {
+	Keys       []KeyListEntry `json:"Keys"`
+	NextMarker string         `json:"NextMarker,omitempty"`
+	Truncated  bool           `json:"Truncated"`
 }
 
-// EnableKey makes a disabled key usable again. It is no error if it is enabled.
-func (k *Keystore) EnableKey(ctx context.Context, keyID string) error {
-	if err := k.setState(ctx, keyID, kmsprovider.StateEnabled); err != nil {
-		return fmt.Errorf("enable key: %w", err)
+// KeyListEntry is a key in a list.
+type KeyListEntry struct {
+	KeyID  string `json:"KeyId"` // a UUID
+	KeyARN string `json:"KeyArn"`
+}
+
+func (in *ListKeysInput) operation() operation { return operation{name: "ListKeys"} }
+
+func (in *ListKeysInput) perform(c *call) (any, error) {
+	all := make([]KeyListEntry, 0, len(c.state.doc.Keys))
+	for i := range c.state.doc.Keys {
+		if r := &c.state.doc.Keys[i]; !r.gone(c.now) {
+			all = append(all, KeyListEntry{KeyID: r.ID, KeyARN: keyARN(c.account(), r.ID)})
+		}
+	}
+	some, next, err := page(all, in.Limit, 100, in.Marker, func(e KeyListEntry) string { return e.KeyID })
+	return &ListKeysOutput{Keys: some, NextMarker: next, Truncated: next != ""}, err
+}
+
+// DescribeKeyInput asks what is known of a key, in any state.
+type DescribeKeyInput struct {
+	KeyID       string   `json:"KeyId"`
+	GrantTokens []string `json:"GrantTokens,omitempty" audit:"-"`
+}
+
+// DescribeKeyOutput is DescribeKey's.
+type DescribeKeyOutput struct {
+	KeyMetadata KeyMetadata `json:"KeyMetadata"`
+}
+
+func (in *DescribeKeyInput) operation() operation {
+	op := onKey("DescribeKey", in.KeyID, anyState)
+	op.tokens = in.GrantTokens
+	return op
+}
+
+func (in *DescribeKeyInput) perform(c *call) (any, error) {
+	return &DescribeKeyOutput{c.key.record.metadata(c.account(), c.now)}, nil
+}
+
+// UpdateKeyDescriptionInput changes a key's description.
+type UpdateKeyDescriptionInput struct {
+	KeyID       string `json:"KeyId"`
+	Description string `json:"Description"`
+}
+
+func (in *UpdateKeyDescriptionInput) operation() operation {
+	return managing("UpdateKeyDescription", in.KeyID, notDying)
+}
+
+func (in *UpdateKeyDescriptionInput) check() error { return checkDescription(in.Description) }
+
+func (in *UpdateKeyDescriptionInput) perform(c *call) (any, error) {
+	c.keyRecord().Description = in.Description
+	return nil, nil
+}
+
+func checkDescription(s string) error {
+	if len(s) > maxDescription || !utf8.ValidString(s) {
+		return invalid("description", "Member must have length less than or equal to %d and be UTF-8", maxDescription)
 	}
 	return nil
 }
 
-// DisableKey keeps a key from being used: until EnableKey all calls but
-// DescribeKey fail with ErrKeyDisabled, in every process at its next call.
-func (k *Keystore) DisableKey(ctx context.Context, keyID string) error {
-	if err := k.setState(ctx, keyID, kmsprovider.StateDisabled); err != nil {
-		return fmt.Errorf("disable key: %w", err)
+func checkKeyPolicy(document string) error {
+	if document == "" {
+		return nil
+	}
+	if len(document) > maxPolicy {
+		return invalid("policy", "Member must have length less than or equal to %d", maxPolicy)
+	}
+	if _, err := policy.Parse([]byte(document), policy.KeyPolicy); err != nil {
+		return refuse(codeMalformedPolicy, "%v", err)
 	}
 	return nil
 }
 
-// setState takes the key by UUID or ARN, as AWS does; an alias is refused.
-func (k *Keystore) setState(ctx context.Context, keyID, state string) error {
-	return k.update(ctx, func(d *document, _ *sealer) error {
-		i, err := d.findKey(keyID)
+// firstError is the first of errs that is none of nil.
+func firstError(errs ...error) error {
+	for _, err := range errs {
 		if err != nil {
 			return err
 		}
-		if d.Keys[i].State == state {
-			return errUnchanged
-		}
-		d.Keys[i].State = state
-		return nil
-	})
+	}
+	return nil
 }
 
-// findKey returns the index of the key with that UUID or ARN.
-func (d *document) findKey(keyID string) (int, error) {
-	i := slices.IndexFunc(d.Keys, func(r keyRecord) bool {
-		return r.ID == keyID || keyARN(d.Account, r.ID) == keyID
-	})
-	if i >= 0 {
-		return i, nil
-	}
-	if isAlias(keyID) {
-		return 0, fmt.Errorf("find key %.300q: an alias is not accepted here: %w", keyID, kmsprovider.ErrInvalidInput)
-	}
-	return 0, missingKey(keyID)
+// key returns the record of the key with that UUID, which is there.
+func (d *document) key(uuid string) *keyRecord {
+	return &d.Keys[slices.IndexFunc(d.Keys, func(r keyRecord) bool { return r.ID == uuid })]
 }

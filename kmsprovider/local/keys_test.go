@@ -21,7 +21,7 @@ import (
 
 func TestKeyMetadataHasTheFieldsOfAWSDescribeKey(t *testing.T) {
 	o := options(filepath.Join(scratch(t), "keystore.json"))
-	o.Now = func() time.Time { return time.Date(2026, 1, 2, 4, 4, 5, 6789, time.FixedZone("CET", 3600)) }
+	o.Now = func() time.Time { return time.Date(2026, 1, 2, 4, 4, 5, 6_789_000, time.FixedZone("CET", 3600)) }
 	k, err := local.Create(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func TestKeyMetadataHasTheFieldsOfAWSDescribeKey(t *testing.T) {
 		delete(got, field)
 	}
 	rest, _ := json.Marshal(got)
-	want := `{"CreationDate":"2026-01-02T03:04:05.000006Z","CustomerMasterKeySpec":"SYMMETRIC_DEFAULT","Description":"an \"app\"","Enabled":true,` +
+	want := `{"CreationDate":1767323045.006,"CustomerMasterKeySpec":"SYMMETRIC_DEFAULT","Description":"an \"app\"","Enabled":true,` +
 		`"EncryptionAlgorithms":["SYMMETRIC_DEFAULT"],"KeyManager":"CUSTOMER","KeySpec":"SYMMETRIC_DEFAULT","KeyState":"Enabled",` +
 		`"KeyUsage":"ENCRYPT_DECRYPT","MultiRegion":false,"Origin":"AWS_KMS"}`
 	if string(rest) != want {
@@ -69,7 +69,7 @@ func TestKeysAreListedInTheOrderOfTheirCreation(t *testing.T) {
 		want = append(want, createKey(t, k, ""))
 	}
 	for _, k := range []*local.Keystore{k, open(t, k.Path())} {
-		keys, err := k.ListKeys(t.Context())
+		keys, err := local.AllKeys(t.Context(), k)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func TestAKeyIsFoundByUUIDAndARNAndAliasAndAliasARN(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{m.KeyID, m.ARN, "alias/team/app_1-x", "arn:aws:kms:local:" + m.AWSAccountID + ":alias/team/app_1-x"} {
-		got, err := k.DescribeKeyMetadata(t.Context(), name)
+		got, err := local.Describe(t.Context(), k, name)
 		if err != nil || got.ARN != m.ARN {
 			t.Errorf("%s: %s, %v", name, got.ARN, err)
 		}
@@ -123,7 +123,7 @@ func TestNamesOfNoKeyAreNotFoundOrMalformed(t *testing.T) {
 		strings.Repeat("x", 5000):            kmsprovider.ErrInvalidInput,
 		"alias/" + strings.Repeat("x", 5000): kmsprovider.ErrInvalidInput,
 	} {
-		_, err := k.DescribeKeyMetadata(t.Context(), name)
+		_, err := local.Describe(t.Context(), k, name)
 		if !errors.Is(err, want) {
 			t.Errorf("%.80q: %v, want %v", name, err, want)
 		}
@@ -156,7 +156,7 @@ func TestAliasesFollowAWSRules(t *testing.T) {
 	if err := k.CreateAlias(t.Context(), "alias/new", "alias/a"); !errors.Is(err, kmsprovider.ErrInvalidInput) {
 		t.Errorf("of an alias: %v", err)
 	}
-	aliases, err := k.ListAliases(t.Context())
+	aliases, err := local.AllAliases(t.Context(), k)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestAliasesFollowAWSRules(t *testing.T) {
 		t.Errorf("listed %v", listed)
 	}
 	b, _ := json.Marshal(aliases[0])
-	var fields map[string]string
+	var fields map[string]any
 	if err := json.Unmarshal(b, &fields); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestAliasesFollowAWSRules(t *testing.T) {
 	if !slices.Equal(names, []string{"AliasArn", "AliasName", "CreationDate", "LastUpdatedDate", "TargetKeyId"}) {
 		t.Errorf("fields %v", names)
 	}
-	if !strings.HasSuffix(arn, "/"+fields["TargetKeyId"]) || !strings.HasSuffix(fields["AliasArn"], ":alias/a") {
+	if !strings.HasSuffix(arn, "/"+fields["TargetKeyId"].(string)) || !strings.HasSuffix(fields["AliasArn"].(string), ":alias/a") {
 		t.Errorf("alias %v of key %s", fields, arn)
 	}
 }
@@ -212,7 +212,7 @@ func TestTheDefaultKeyIsMadeOnceByWhoeverComesFirst(t *testing.T) {
 	if err != nil || info.KeyID != arns[0] || info.Manager != kmsprovider.ManagerService || info.Origin != "AWS_KMS" {
 		t.Errorf("%+v, %v", info, err)
 	}
-	keys, err := k.ListKeys(t.Context())
+	keys, err := local.AllKeys(t.Context(), k)
 	if err != nil || len(keys) != 1 || keys[0].KeyManager != "SERVICE" {
 		t.Errorf("%+v, %v", keys, err)
 	}
@@ -230,7 +230,7 @@ func TestAnEnabledKeyWorksAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if m, err := k.DescribeKeyMetadata(t.Context(), arn); err != nil || m.Enabled || m.KeyState != "Disabled" {
+	if m, err := local.Describe(t.Context(), k, arn); err != nil || m.Enabled || m.KeyState != "Disabled" {
 		t.Errorf("%+v, %v", m, err)
 	}
 	if _, err := k.Decrypt(t.Context(), arn, wrapped, nil); !errors.Is(err, kmsprovider.ErrKeyDisabled) {
@@ -262,7 +262,7 @@ func TestDescriptionsAreLimited(t *testing.T) {
 			t.Errorf("%.10q: %v", good, err)
 		}
 	}
-	keys, err := open(t, k.Path()).ListKeys(t.Context())
+	keys, err := local.AllKeys(t.Context(), open(t, k.Path()))
 	if err != nil || len(keys) != 2 || keys[1].Description != "<&>\u2028 ä \x00\"" {
 		t.Errorf("read back: %v", err)
 	}

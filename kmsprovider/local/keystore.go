@@ -11,10 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kmsfs/crypto"
 	"kmsfs/kmsprovider"
+	"kmsfs/kmsprovider/local/audit"
 )
 
 const providerName = "local"
@@ -30,8 +32,10 @@ type Options struct {
 	// Random gives key material, IDs and nonces; nil is crypto/rand's Reader.
 	// It must be cryptographically secure and safe for concurrent use.
 	Random io.Reader
-	// Now is the clock for dates of creation; nil is time.Now.
+	// Now is the clock for all dates and for what they make due; nil is time.Now.
 	Now func() time.Time
+	// AuditLog is the file of the audit log; empty: Path.audit.
+	AuditLog string
 	// KDF is what Create protects the passphrase with; nil is
 	// DefaultKDFParams. Open takes the file's own.
 	KDF *KDFParams
@@ -40,10 +44,19 @@ type Options struct {
 // Keystore is an open keystore: a KMS in one file. It is safe for concurrent
 // use, also of the same file by other processes. Close it to wipe its keys.
 type Keystore struct {
-	path   string // as the user gave it
-	real   string // without symbolic links
+	path string // as the user gave it
+	real string // without symbolic links
+
+	auditPath string     // empty: beside real
+	auditing  sync.Mutex // guards log; taken before mu, and after the file lock
+	log       *audit.Log // nil until the first event
+
 	random io.Reader
 	now    func() time.Time
+
+	account string        // of the state, for good
+	writer  chan struct{} // holds a token while this process changes the file
+	retry   atomic.Int64  // Unix nanoseconds before which settle is not tried again
 
 	mu     sync.RWMutex // guards the fields below; held for reading while keys are in use
 	closed bool
@@ -82,7 +95,7 @@ func Create(ctx context.Context, o Options) (_ *Keystore, err error) {
 	if err := mustBeMissing(k.real); err != nil {
 		return nil, err
 	}
-	passphrase, err := ask(o)
+	passphrase, err := ask(o.Passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +115,7 @@ func Create(ctx context.Context, o Options) (_ *Keystore, err error) {
 		sealer.wipe()
 		return nil, err
 	}
-	k.sealer = sealer
+	k.sealer, k.account = sealer, k.state.doc.Account
 	return k, nil
 }
 
@@ -130,7 +143,7 @@ func Open(ctx context.Context, o Options) (_ *Keystore, err error) {
 		return nil, err
 	}
 	file.Close()
-	passphrase, err := ask(o)
+	passphrase, err := ask(o.Passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +164,7 @@ func Open(ctx context.Context, o Options) (_ *Keystore, err error) {
 		sealer.wipe()
 		return nil, err
 	}
-	k.sealer = sealer
+	k.sealer, k.account = sealer, k.state.doc.Account
 	return k, nil
 }
 
@@ -159,7 +172,7 @@ func newKeystore(ctx context.Context, o Options) (*Keystore, error) {
 	if o.Path == "" || o.Passphrase == nil {
 		return nil, fmt.Errorf("a path and a passphrase are needed: %w", kmsprovider.ErrInvalidInput)
 	}
-	k := &Keystore{path: o.Path, random: o.Random, now: o.Now}
+	k := &Keystore{path: o.Path, auditPath: o.AuditLog, random: o.Random, now: o.Now, writer: make(chan struct{}, 1)}
 	if k.random == nil {
 		k.random = rand.Reader
 	}
@@ -169,8 +182,8 @@ func newKeystore(ctx context.Context, o Options) (*Keystore, error) {
 	return k, ctx.Err()
 }
 
-func ask(o Options) ([]byte, error) {
-	passphrase, err := o.Passphrase()
+func ask(source func() ([]byte, error)) ([]byte, error) {
+	passphrase, err := source()
 	if err != nil {
 		clear(passphrase)
 		return nil, fmt.Errorf("ask for passphrase: %w", err)
@@ -230,7 +243,7 @@ func (k *Keystore) writeFirst(ctx context.Context, d *document, s *sealer) error
 	if err := mustBeMissing(k.real); err != nil {
 		return err
 	}
-	return replaceFile(k.real, b)
+	return replaceFile(k.real, b, nil)
 }
 
 func mustBeMissing(path string) error {
@@ -266,15 +279,21 @@ func (k *Keystore) Path() string { return k.path }
 // Close does nothing.
 func (k *Keystore) Close() error {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	if k.closed {
+		k.mu.Unlock()
 		return nil
 	}
 	k.closed = true
 	k.state.file.Close()
 	k.state = nil
 	k.sealer.wipe()
-	return nil
+	k.mu.Unlock()
+	k.auditing.Lock()
+	defer k.auditing.Unlock()
+	if k.log == nil {
+		return nil
+	}
+	return k.log.Close()
 }
 
 // Format prints the path and nothing else, whatever the verb.

@@ -13,7 +13,8 @@ import (
 // Names are AWS's: keys are version 4 UUIDs, ARNs have the region "local" and
 // the keystore's account, and aliases start with alias/.
 const (
-	arnPrefix    = "arn:aws:kms:local:"
+	region       = "local"
+	arnPrefix    = "arn:aws:kms:" + region + ":"
 	aliasPrefix  = "alias/"
 	maxAlias     = 256 // bytes, prefix included
 	maxKeyIDText = 2048
@@ -75,42 +76,28 @@ func aliasARN(account, alias string) string {
 	return arnPrefix + account + ":" + alias
 }
 
-// checkAlias applies AWS's rules for the name of an alias: alias/ and then
-// letters, digits, /, _ and -; alias/aws/ is reserved.
-func checkAlias(alias string) error {
-	name, found := strings.CutPrefix(alias, aliasPrefix)
-	problem := ""
+// missingKey is the error for a keyID that names no key here. One that has not
+// the form of a key's name matches ErrInvalidInput.
+func missingKey(keyID, account string) *Error {
 	switch {
-	case len(alias) > maxAlias:
-		return fmt.Errorf("check alias: longer than %d bytes: %w", maxAlias, kmsprovider.ErrInvalidInput)
-	case !found:
-		problem = "does not start with alias/"
-	case name == "":
-		problem = "has no name after alias/"
-	case strings.HasPrefix(name, "aws/"):
-		problem = "is reserved for AWS"
-	case strings.ContainsFunc(name, func(r rune) bool { return !aliasRune(r) }):
-		problem = "has characters other than a-z, A-Z, 0-9, /, _ and -"
-	default:
-		return nil
+	case keyID == "":
+		return invalid("keyId", "Member must have length greater than or equal to 1")
+	case len(keyID) > maxKeyIDText:
+		return invalid("keyId", "Member must have length less than or equal to %d", maxKeyIDText)
+	case !wellFormedKeyID(keyID) && strings.HasPrefix(keyID, "arn:"):
+		return refuse(codeInvalidArn, "Invalid arn %s", keyID)
+	case !wellFormedKeyID(keyID):
+		return refuse(codeNotFound, "Invalid keyId '%s'", keyID).of(kmsprovider.ErrInvalidInput)
+	case isAlias(keyID):
+		if strings.HasPrefix(keyID, aliasPrefix) {
+			keyID = aliasARN(account, keyID)
+		}
+		return refuse(codeNotFound, "Alias %s is not found.", keyID)
 	}
-	return fmt.Errorf("check alias: %q %s: %w", alias, problem, kmsprovider.ErrInvalidInput)
-}
-
-func aliasRune(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '/' || r == '_' || r == '-'
-}
-
-// missingKey is the error for a keyID that names no key here: ErrKeyNotFound
-// if it has the form of a key's name, ErrInvalidInput if it has not.
-func missingKey(keyID string) error {
-	if len(keyID) > maxKeyIDText {
-		return fmt.Errorf("find key: its ID is longer than %d bytes: %w", maxKeyIDText, kmsprovider.ErrInvalidInput)
+	if !strings.HasPrefix(keyID, "arn:") {
+		keyID = keyARN(account, keyID)
 	}
-	if wellFormedKeyID(keyID) {
-		return fmt.Errorf("find key %q: %w", keyID, kmsprovider.ErrKeyNotFound)
-	}
-	return fmt.Errorf("find key %q: want a key ID, a key ARN, alias/NAME or an alias ARN: %w", keyID, kmsprovider.ErrInvalidInput)
+	return refuse(codeNotFound, "Key '%s' does not exist", keyID)
 }
 
 // wellFormedKeyID tells whether s could name a key, in this keystore or in any

@@ -75,7 +75,7 @@ func child(t *testing.T, n int, path string) (*exec.Cmd, *bufio.Scanner) {
 // arns returns the set of a keystore's keys, opened anew.
 func arns(t *testing.T, path string) map[string]bool {
 	t.Helper()
-	keys, err := open(t, path).ListKeys(t.Context())
+	keys, err := local.AllKeys(t.Context(), open(t, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestAReplaceThatFailsLeavesTheOldKeystore(t *testing.T) {
 	if after, _ := os.ReadFile(k.Path()); !bytes.Equal(before, after) {
 		t.Error("the file was changed")
 	}
-	if keys, err := k.ListKeys(t.Context()); err != nil || len(keys) != 1 || keys[0].ARN != arn {
+	if keys, err := local.AllKeys(t.Context(), k); err != nil || len(keys) != 1 || keys[0].ARN != arn {
 		t.Errorf("%v, %v", keys, err)
 	}
 }

@@ -20,15 +20,21 @@ const (
 	labelKEK       = "kmsfs v1 keystore key"       // AAD of the sealed key-encrypting key
 	labelMaterials = "kmsfs v1 keystore materials" // its subkey that seals key material
 	labelMaterial  = "kmsfs v1 keystore material"  // AAD of one key material
+	labelImport    = "kmsfs v1 keystore import"    // AAD of an import token
+	labelSecret    = "kmsfs v1 keystore secret"    // AAD of a principal's secret access key
 	labelMAC       = "kmsfs v1 keystore mac"       // its subkey that authenticates the document
+	labelIDs       = "kmsfs v1 keystore ids"       // its subkey that gives imported material its ID
+	labelAudit     = "kmsfs v1 keystore audit"     // its subkey that authenticates the audit log
 )
 
-// sealer holds the two subkeys of a keystore's key-encrypting key. The
-// passphrase is needed to make one, and not afterwards.
+// sealer holds the subkeys of a keystore's key-encrypting key. The passphrase
+// is needed to make one, and not afterwards.
 type sealer struct {
 	keystoreID string
-	materials  *crypto.XAES // seals key material
+	materials  *crypto.XAES // seals key material, import tokens and secret access keys
 	mac        *crypto.Key  // authenticates the document
+	ids        *crypto.Key  // of which the ID of imported material is an HMAC
+	audit      *crypto.Key  // authenticates the audit log
 }
 
 // newSealer derives the subkeys of kek, which stays the caller's.
@@ -42,7 +48,15 @@ func newSealer(kek *crypto.Key, keystoreID string) (*sealer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sealer{keystoreID: keystoreID, materials: crypto.NewXAES(materials), mac: mac}, nil
+	ids, err := subkey(kek, labelIDs)
+	if err != nil {
+		return nil, err
+	}
+	audit, err := subkey(kek, labelAudit)
+	if err != nil {
+		return nil, err
+	}
+	return &sealer{keystoreID: keystoreID, materials: crypto.NewXAES(materials), mac: mac, ids: ids, audit: audit}, nil
 }
 
 func subkey(kek *crypto.Key, label string) (*crypto.Key, error) {
@@ -57,6 +71,8 @@ func subkey(kek *crypto.Key, label string) (*crypto.Key, error) {
 // wipe ends the use of s. The expanded AES key cannot be wiped, only dropped.
 func (s *sealer) wipe() {
 	s.mac.Wipe()
+	s.ids.Wipe()
+	s.audit.Wipe()
 	s.materials = nil
 }
 

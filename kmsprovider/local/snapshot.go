@@ -3,9 +3,11 @@ package local
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"kmsfs/crypto"
 	"kmsfs/kmsprovider"
+	"kmsfs/kmsprovider/local/policy"
 )
 
 // snapshot is one state of the keystore file, opened and ready to use. It
@@ -17,6 +19,17 @@ type snapshot struct {
 	byName map[string]*openKey       // UUID, ARN, alias and alias ARN
 	byID   map[keyUUID]*openKey      // what blobs name
 	opened map[openedID]*crypto.XAES // all materials
+	due    time.Time                 // when time changes something here; zero: never
+
+	principals    map[string]*openPrincipal // by ARN
+	policies      map[string]*policy.Policy // all key policies, by document
+	defaultPolicy *policy.Policy
+}
+
+// openPrincipal is a user of the account.
+type openPrincipal struct {
+	record *principalRecord // in snapshot.doc
+	policy *policy.Policy   // nil: none
 }
 
 // openKey is a KMS key.
@@ -24,7 +37,8 @@ type openKey struct {
 	record    *keyRecord // in snapshot.doc
 	id        keyUUID
 	arn       string
-	current   *crypto.XAES // the material that encrypts
+	policy    *policy.Policy // nil: policy.Default
+	current   *crypto.XAES   // the material that encrypts; nil before the first import and after it is gone
 	currentID materialID
 	materials map[materialID]*crypto.XAES // those that decrypt, current included
 }
@@ -45,9 +59,21 @@ func newSnapshot(d *document, s *sealer, last *snapshot) (*snapshot, error) {
 		byName: make(map[string]*openKey, 2*len(d.Keys)+2*len(d.Aliases)),
 		byID:   make(map[keyUUID]*openKey, len(d.Keys)),
 		opened: make(map[openedID]*crypto.XAES, len(d.Keys)),
+
+		principals: make(map[string]*openPrincipal, len(d.Principals)),
+		policies:   make(map[string]*policy.Policy),
+	}
+	var err error
+	if n.defaultPolicy, err = policy.Parse(policy.Default(d.Account), policy.KeyPolicy); err != nil {
+		return nil, err
 	}
 	for i := range d.Keys {
 		if err := n.addKey(&d.Keys[i], s, last); err != nil {
+			return nil, err
+		}
+	}
+	for i := range d.Principals {
+		if err := n.addPrincipal(&d.Principals[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -61,8 +87,8 @@ func newSnapshot(d *document, s *sealer, last *snapshot) (*snapshot, error) {
 }
 
 func (n *snapshot) addKey(r *keyRecord, s *sealer, last *snapshot) error {
-	id, _ := parseKeyUUID(r.ID) // document.check saw to it
-	current, _ := parseMaterialID(r.Current)
+	id, _ := parseKeyUUID(r.ID)              // document.check saw to it
+	current, _ := parseMaterialID(r.Current) // zero where there is none
 	k := &openKey{
 		record:    r,
 		id:        id,
@@ -71,6 +97,9 @@ func (n *snapshot) addKey(r *keyRecord, s *sealer, last *snapshot) error {
 		materials: make(map[materialID]*crypto.XAES, len(r.Materials)),
 	}
 	for _, m := range r.Materials {
+		if len(m.Sealed) == 0 {
+			continue
+		}
 		material, _ := parseMaterialID(m.ID)
 		opened := openedID{key: id, material: material, sealed: [sealedKeySize]byte(m.Sealed)}
 		var aead *crypto.XAES
@@ -87,24 +116,53 @@ func (n *snapshot) addKey(r *keyRecord, s *sealer, last *snapshot) error {
 		k.materials[material] = aead
 	}
 	k.current = k.materials[current]
+	var err error
+	if k.policy, err = n.keyPolicy(r.Policy, last); err != nil {
+		return fmt.Errorf("read policy of key %s: %w: %w", k.arn, ErrDamaged, err)
+	}
+	n.due = earlier(n.due, r.due())
 	n.byID[id] = k
 	n.byName[r.ID] = k
 	n.byName[k.arn] = k
 	return nil
 }
 
-// find returns the key of that name in any of its forms.
-func (n *snapshot) find(keyID string) (*openKey, error) {
-	if k := n.byName[keyID]; k != nil {
-		return k, nil
+func (n *snapshot) addPrincipal(r *principalRecord) (err error) {
+	p := &openPrincipal{record: r}
+	if r.Policy != "" {
+		if p.policy, err = policy.Parse([]byte(r.Policy), policy.IdentityPolicy); err != nil {
+			return fmt.Errorf("read policy of principal %s: %w: %w", r.Name, ErrDamaged, err)
+		}
 	}
-	return nil, missingKey(keyID)
+	n.principals[userARN(n.doc.Account, r.Name)] = p
+	return nil
 }
 
-// usable returns ErrKeyDisabled unless the key's state allows its use.
-func (k *openKey) usable() error {
-	if k.record.State != kmsprovider.StateEnabled {
-		return fmt.Errorf("use key %s: it is %s: %w", k.arn, k.record.State, kmsprovider.ErrKeyDisabled)
+// keyPolicy reads a key policy, unless last has read it before.
+func (n *snapshot) keyPolicy(document string, last *snapshot) (p *policy.Policy, err error) {
+	if document == "" {
+		return nil, nil
 	}
-	return nil
+	if p = n.policies[document]; p == nil && last != nil {
+		p = last.policies[document]
+	}
+	if p == nil {
+		if p, err = policy.Parse([]byte(document), policy.KeyPolicy); err != nil {
+			return nil, err
+		}
+	}
+	n.policies[document] = p
+	return p, nil
+}
+
+// find returns the key of that name: its UUID or ARN and, unless byKey is set,
+// its alias or alias ARN. A key whose time is over is not there any more.
+func (n *snapshot) find(keyID string, byKey bool, now time.Time) (*openKey, error) {
+	if byKey && isAlias(keyID) {
+		return nil, refuse(codeNotFound, "Invalid keyId '%s': an alias is not accepted here", keyID).of(kmsprovider.ErrInvalidInput)
+	}
+	if k := n.byName[keyID]; k != nil && !k.record.gone(now) {
+		return k, nil
+	}
+	return nil, missingKey(keyID, n.doc.Account)
 }

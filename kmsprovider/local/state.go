@@ -9,10 +9,31 @@ import (
 	"kmsfs/kmsprovider"
 )
 
-// acquire returns the state of the keystore file as it is now, reading it again
-// if another process changed it, and locks it for reading: the caller must
-// call k.mu.RUnlock if err is nil. Its cost while nothing changes is one stat.
+// acquire returns the state of the keystore file as it is now, after what time
+// has made due was done, and locks it for reading: the caller must call
+// k.mu.RUnlock if err is nil. Its cost while nothing changes is one stat.
 func (k *Keystore) acquire(ctx context.Context) (*snapshot, error) {
+	state, err := k.current(ctx)
+	if err != nil || !k.mustSettle(state) {
+		return state, err
+	}
+	k.mu.RUnlock()
+	k.settle(ctx)
+	return k.current(ctx)
+}
+
+// settleIfDue does what time has made due, for callers that go on to change.
+func (k *Keystore) settleIfDue(ctx context.Context) error {
+	_, err := k.acquire(ctx)
+	if err == nil {
+		k.mu.RUnlock()
+	}
+	return err
+}
+
+// current returns the state of the keystore file as it is now, reading it again
+// if another process changed it, and locks it as acquire does.
+func (k *Keystore) current(ctx context.Context) (*snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -104,12 +125,14 @@ var errUnchanged = errors.New("nothing to change")
 
 // update changes the keystore: it locks out all other writers, brings the state
 // up to date, has change edit a copy of the document, and replaces the file
-// with that. When it returns nil the change is durable. The lock order is file
-// lock, then mu; mu is free while the file is written, so that readers go on.
-func (k *Keystore) update(ctx context.Context, change func(d *document, s *sealer) error) error {
-	unlock, err := lockFile(ctx, k.real)
+// with that. When it returns nil the change is durable. Commit, which may be
+// nil, is called when all is ready and nothing is changed yet; its error stops
+// the change. The lock order is file lock, then mu; mu is free while the file
+// is written, so that readers go on.
+func (k *Keystore) update(ctx context.Context, change func(state *snapshot, d *document) error, commit func() error) error {
+	unlock, err := k.lock(ctx)
 	if err != nil {
-		return missingFile(err)
+		return err
 	}
 	defer unlock()
 	b, err := k.prepare(ctx, change)
@@ -119,27 +142,46 @@ func (k *Keystore) update(ctx context.Context, change func(d *document, s *seale
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(k.real, b); err != nil {
+	if err := replaceFile(k.real, b, commit); err != nil {
 		return fmt.Errorf("replace keystore %s: %w", k.path, err)
 	}
 	return k.refresh()
 }
 
+// lock keeps out all other writers, first those of this process: of hundreds
+// that wait one alone asks for the file's lock.
+func (k *Keystore) lock(ctx context.Context) (unlock func(), err error) {
+	select {
+	case k.writer <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("lock keystore: another change is under way: %w", ctx.Err())
+	}
+	unlockFile, err := lockFile(ctx, k.real)
+	if err != nil {
+		<-k.writer
+		return nil, missingFile(err)
+	}
+	return func() { unlockFile(); <-k.writer }, nil
+}
+
 // prepare returns the bytes of the changed file.
-func (k *Keystore) prepare(ctx context.Context, change func(d *document, s *sealer) error) ([]byte, error) {
-	state, err := k.acquire(ctx)
+func (k *Keystore) prepare(ctx context.Context, change func(state *snapshot, d *document) error) ([]byte, error) {
+	state, err := k.current(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer k.mu.RUnlock()
 	d := state.doc.clone()
-	if err := change(d, k.sealer); err != nil {
+	if err := change(state, d); err != nil {
 		return nil, err
 	}
 	d.Writes++
 	b, err := k.sealer.finish(d)
 	if err != nil {
 		return nil, err
+	}
+	if len(b) > maxDocument {
+		return nil, refuse(codeLimit, "The keystore would be larger than %d bytes.", maxDocument)
 	}
 	// What could not be read back is never written.
 	if _, err := decodeDocument(b); err != nil {

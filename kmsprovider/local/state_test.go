@@ -156,13 +156,9 @@ func TestAllMaterialsOfAKeyDecryptAndTheCurrentOneEncrypts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = k.update(t.Context(), func(d *document, s *sealer) error {
-		id, _ := parseKeyUUID(d.Keys[0].ID)
-		m, err := k.newMaterial(d, s, id)
-		d.Keys[0].Materials = append(d.Keys[0].Materials, m)
-		d.Keys[0].Current = m.ID
-		return err
-	})
+	err = k.update(t.Context(), func(_ *snapshot, d *document) error {
+		return k.addMaterial(d, &d.Keys[0], materialRecord{Created: k.timestamp(), Rotated: rotatedOnDemand})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -261,7 +261,7 @@ func TestOtherVersionsAndOtherSpellingsAreRefused(t *testing.T) {
 	}
 	for name, changed := range map[string][]byte{
 		"an unknown field":           bytes.Replace(b, []byte(`"account"`), []byte(`"acount": "", "account"`), 1),
-		"an unknown field of a key":  bytes.Replace(b, []byte(`"origin"`), []byte(`"policy": "", "origin"`), 1),
+		"an unknown field of a key":  bytes.Replace(b, []byte(`"origin"`), []byte(`"polic": "", "origin"`), 1),
 		"a field twice":              bytes.Replace(b, []byte(`"account"`), []byte(`"account": "123456789012", "account"`), 1),
 		"a field in capitals":        bytes.Replace(b, []byte(`"account"`), []byte(`"ACCOUNT"`), 1),
 		"no space after a colon":     bytes.Replace(b, []byte(`": `), []byte(`":`), 1),
@@ -318,7 +318,7 @@ func TestTheFileCountsItsWrites(t *testing.T) {
 	if err != nil || d.Writes != 3 {
 		t.Errorf("%d writes, %v", d.Writes, err)
 	}
-	if err := k.EnableKey(t.Context(), d.Keys[0].ID); err != nil { // changes nothing
+	if err := k.DisableKey(t.Context(), d.Keys[1].ID); err != nil { // changes nothing
 		t.Fatal(err)
 	}
 	if now, _ := os.ReadFile(k.Path()); !bytes.Equal(now, b) {

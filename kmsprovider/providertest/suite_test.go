@@ -13,24 +13,32 @@ func TestRefusalsAreJudgedByTheContractUnlessADeviationIsDeclared(t *testing.T) 
 	accepted := []Deviation{{Check: "a call is refused", Instead: nil, Why: "seen"}}
 	other := []Deviation{{Check: "a call is refused", Instead: kmsprovider.ErrAccessDenied, Why: "seen"}}
 	wrap := func(err error) error { return fmt.Errorf("call: %w", err) }
+	some := []Deviation{{Check: "a call is refused", Instead: nil, Some: true, Why: "seen"}}
+	right, wrong := wrap(kmsprovider.ErrIncorrectKey), wrap(kmsprovider.ErrAccessDenied)
 	for name, c := range map[string]struct {
-		got        error
+		got        []error
 		deviations []Deviation
 		ok         bool
 	}{
-		"the right error":                   {wrap(kmsprovider.ErrIncorrectKey), nil, true},
-		"another error":                     {wrap(kmsprovider.ErrAccessDenied), nil, false},
-		"success":                           {nil, nil, false},
-		"declared success":                  {nil, accepted, true},
-		"declared success, but refused":     {wrap(kmsprovider.ErrIncorrectKey), accepted, false},
-		"declared other error":              {wrap(kmsprovider.ErrAccessDenied), other, true},
-		"declared other error, but success": {nil, other, false},
-		"declared other error, but right":   {wrap(kmsprovider.ErrIncorrectKey), other, false},
-		"deviation of another check":        {wrap(kmsprovider.ErrIncorrectKey), []Deviation{{Check: "another"}}, true},
+		"the right error":                      {[]error{right}, nil, true},
+		"another error":                        {[]error{wrong}, nil, false},
+		"another error after the right one":    {[]error{right, wrong}, nil, false},
+		"success":                              {[]error{nil}, nil, false},
+		"no call":                              {nil, nil, false},
+		"declared success":                     {[]error{nil}, accepted, true},
+		"declared success, but refused":        {[]error{right}, accepted, false},
+		"declared success, but refused once":   {[]error{nil, right}, accepted, false},
+		"declared for some":                    {[]error{right, nil}, some, true},
+		"declared for some, but for none":      {[]error{right, right}, some, false},
+		"declared for some, but another error": {[]error{nil, wrong}, some, false},
+		"declared other error":                 {[]error{wrong}, other, true},
+		"declared other error, but success":    {[]error{nil}, other, false},
+		"declared other error, but right":      {[]error{right}, other, false},
+		"deviation of another check":           {[]error{right}, []Deviation{{Check: "another"}}, true},
 	} {
-		err := judge(c.got, kmsprovider.ErrIncorrectKey, "a call is refused", c.deviations)
-		if (err == nil) != c.ok {
-			t.Errorf("%s: %v", name, err)
+		wrong := judge(c.got, kmsprovider.ErrIncorrectKey, "a call is refused", c.deviations)
+		if (len(wrong) == 0) != c.ok {
+			t.Errorf("%s: %v", name, wrong)
 		}
 	}
 }

@@ -1,0 +1,6 @@
+// Package faultproxy stands between a client of AWS KMS and a real server, and
+// fails in the ways that networks and services do. It counts what comes.
+//
+//	proxy.go    Proxy: the listener, which can refuse, and the counts
+//	faults.go   Fault: what happens to a request
+package faultproxy
