@@ -151,7 +151,7 @@ func rewrapHint(err error, r volume.RewrapReport) error {
 	case errors.As(err, &h) || hintOf(err) != "":
 		return err
 	case errors.Is(err, volume.ErrMountBehind):
-		return withHint(err, "unmount it, or wait until it answers again, and call kmsfs rewrap once more")
+		return withHint(err, "unlock or unmount it, or wait until it answers again, and call kmsfs rewrap once more")
 	case len(r.Damaged) > 0:
 		return withHint(err, "put the named sidecars back from a backup, or remove their files, and call kmsfs rewrap once more")
 	case r.Generation > 0 && !r.Complete && !errors.Is(err, volume.ErrKeyChange):
