@@ -92,6 +92,25 @@ func (r *Registry) Provider(ctx context.Context, name string) (Provider, error) 
 	return p, nil
 }
 
+// Wrapped returns a registry of the same names whose providers are r's, each
+// behind what wrap makes of it: to count calls, or to hold them back. They are
+// opened and closed with r, so the new one need not be closed.
+func (r *Registry) Wrapped(wrap func(Provider) Provider) *Registry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := NewRegistry()
+	for name := range r.entries {
+		out.Register(name, func(ctx context.Context) (Provider, error) {
+			p, err := r.Provider(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			return wrap(p), nil
+		})
+	}
+	return out
+}
+
 // Close closes the providers that were opened and are io.Closers, the last
 // one first, and returns their errors joined. It does nothing the second time.
 func (r *Registry) Close() error {

@@ -14,8 +14,14 @@ import (
 type AdmitOptions struct {
 	// Demand is the fingerprint that the volume must have, in hex; "" for none.
 	Demand string
-	// TrustNew accepts a changed fingerprint, or another volume at a known path.
+	// TrustNew accepts a changed fingerprint, another volume at a known path, or an
+	// older configuration.
 	TrustNew bool
+	// Generation is that of the volume's configuration.
+	Generation uint64
+	// ReadOnly accepts an older configuration, which then makes no new keys: copies
+	// from before a change of keys can be read.
+	ReadOnly bool
 }
 
 // admit compares the volume in the backing directory dir, whose configuration
@@ -24,6 +30,7 @@ type AdmitOptions struct {
 //	unknown volume, unknown path        accepted and kept (firstSeen)
 //	known volume, same fingerprint      accepted; its path and key IDs are kept up to date
 //	known volume, other fingerprint     ErrFingerprint, or with TrustNew known anew
+//	known volume, older configuration   ErrOlder, or with TrustNew that is the newest; with ReadOnly accepted
 //	path at which another volume was    ErrFingerprint, or with TrustNew that one loses its path
 //	other fingerprint than demanded     ErrFingerprint
 //
@@ -44,6 +51,10 @@ func (s *hostStore) admit(dir string, id crypto.ID, fingerprint [32]byte, keyIDs
 		if h != nil && h.Fingerprint != print && !o.TrustNew {
 			return fmt.Errorf("volume in %s has fingerprint %s, this host knows it with %s: %w", path, print, h.Fingerprint, ErrFingerprint)
 		}
+		older := h != nil && h.Fingerprint == print && o.Generation < h.Generation && !o.TrustNew
+		if older && !o.ReadOnly {
+			return fmt.Errorf("%s in %s is of generation %d, this host has seen %d: %w", configName, path, o.Generation, h.Generation, ErrOlder)
+		}
 		others, err := s.others(path, id)
 		if err != nil {
 			return err
@@ -60,10 +71,13 @@ func (s *hostStore) admit(dir string, id crypto.ID, fingerprint [32]byte, keyIDs
 		if firstSeen = h == nil || h.Fingerprint != print; firstSeen {
 			// What is remembered of another key's sessions and manifests means nothing for this one.
 			h = &HostState{ID: id, Fingerprint: print}
-		} else if h.Path == path && slices.Equal(h.KeyIDs, keyIDs) {
+		} else if h.Path == path && h.Generation == o.Generation && slices.Equal(h.KeyIDs, keyIDs) {
 			return nil
 		}
-		h.Path, h.KeyIDs = path, slices.Clone(keyIDs)
+		h.Path = path
+		if !older {
+			h.KeyIDs, h.Generation = slices.Clone(keyIDs), o.Generation
+		}
 		return s.write(dirfd, h)
 	})
 	if err != nil {

@@ -145,3 +145,38 @@ func TestOpenRefusesAnotherVolumeAtAKnownPathUntilItIsTrusted(t *testing.T) {
 		t.Errorf("opened %s, logged %q", v.id, b.log)
 	}
 }
+
+func TestAnOlderConfigurationIsReadOnlyUnlessItIsTrusted(t *testing.T) {
+	s := newStore(t)
+	dir, id, print := t.TempDir(), crypto.ID{1}, [32]byte{1}
+	admit := func(generation uint64, keyID string, o AdmitOptions) (*HostState, error) {
+		o.Generation = generation
+		h, _, err := s.admit(dir, id, print, []string{keyID}, o)
+		return h, err
+	}
+	must(admit(3, "key 3", AdmitOptions{}))(t)
+	if _, err := admit(2, "key 2", AdmitOptions{}); !errors.Is(err, ErrOlder) {
+		t.Errorf("an older one is let in: %v", err)
+	}
+	for _, c := range []struct {
+		generation, want uint64
+		keyID, wantKey   string
+		o                AdmitOptions
+	}{
+		{3, 3, "key 3", "key 3", AdmitOptions{}},
+		{2, 3, "key 2", "key 3", AdmitOptions{ReadOnly: true}},
+		{4, 4, "key 4", "key 4", AdmitOptions{ReadOnly: true}},
+		{2, 2, "key 2", "key 2", AdmitOptions{TrustNew: true}},
+		{2, 2, "key 2", "key 2", AdmitOptions{}},
+	} {
+		h, err := admit(c.generation, c.keyID, c.o)
+		if err != nil {
+			t.Fatalf("%+v: %v", c, err)
+		}
+		for _, h := range []*HostState{h, loadState(t, s, id)} {
+			if h.Generation != c.want || h.KeyIDs[0] != c.wantKey {
+				t.Errorf("%+v: generation %d, keys %v", c, h.Generation, h.KeyIDs)
+			}
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,7 +117,24 @@ func replaceConfig(k Backing, meta int, name string, b []byte) error {
 // fsync directory. The caller makes sure that nobody else does so at the same
 // time. A symbolic link in its place is replaced, never followed.
 func replaceFile(k Backing, dir int, name string, b []byte) error {
-	tmp := name + ".tmp" // what a crash left of it is removed first
+	if err := writeTemporary(k, dir, name, b); err != nil {
+		return err
+	}
+	if err := k.Renameat2(dir, name+tmpSuffix, dir, name, 0); err != nil {
+		_ = k.Unlinkat(dir, name+tmpSuffix, 0)
+		return err
+	}
+	return k.Fsync(dir)
+}
+
+// tmpSuffix ends the names of temporaries that replace a file of .kmsfs.
+const tmpSuffix = ".tmp"
+
+// writeTemporary writes what is to take name's place, in a temporary of mode 0600
+// beside it, and makes the content durable. It belongs to the owner of name, or
+// of the directory: root may change the volume of somebody else.
+func writeTemporary(k Backing, dir int, name string, b []byte) error {
+	tmp := name + tmpSuffix // what a crash left of it is removed first
 	if err := k.Unlinkat(dir, tmp, 0); err != nil && err != unix.ENOENT {
 		return err
 	}
@@ -126,17 +144,32 @@ func replaceFile(k Backing, dir int, name string, b []byte) error {
 	}
 	_, err = pwriteFull(k, fd, b, 0)
 	if err == nil {
+		err = keepOwner(k, dir, name, fd)
+	}
+	if err == nil {
 		err = k.Fsync(fd)
 	}
 	if cerr := k.Close(fd); err == nil {
 		err = cerr
 	}
-	if err == nil {
-		err = k.Renameat2(dir, tmp, dir, name, 0)
-	}
 	if err != nil {
 		_ = k.Unlinkat(dir, tmp, 0)
+	}
+	return err
+}
+
+// keepOwner gives the file open as fd to the owner of name, if root asks.
+func keepOwner(k Backing, dir int, name string, fd int) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	var st unix.Statx_t
+	err := k.Statx(dir, name, &st)
+	if err == unix.ENOENT {
+		err = k.Statx(dir, "", &st)
+	}
+	if err != nil || int(st.Uid) == 0 && int(st.Gid) == os.Getegid() {
 		return err
 	}
-	return k.Fsync(dir)
+	return k.Fchownat(fd, "", int(st.Uid), int(st.Gid))
 }

@@ -37,6 +37,12 @@ func TestMain(m *testing.M) {
 		crashChild(dir, os.Getenv(crashEnv+"_STATE"), os.Getenv(crashEnv+"_SEED"))
 		os.Exit(0)
 	}
+	if dir := os.Getenv(rewrapEnv); dir != "" {
+		rewrapChild(dir, os.Getenv(rewrapEnv+"_STATE"))
+	}
+	if dir := os.Getenv(reencryptEnv); dir != "" {
+		reencryptChild(dir, os.Getenv(reencryptEnv+"_STATE"))
+	}
 	os.Exit(m.Run())
 }
 
@@ -129,11 +135,13 @@ func crashWriter(v *Volume, file int, rng *rand.Rand, say func(string, ...any)) 
 	}
 }
 
-// fixedKMS is a fake KMS whose keys are the same in every process.
+// fixedKMS is a fake KMS whose two keys are the same in every process.
 func fixedKMS() *fakeKMS {
 	k := newFakeKMS()
-	key, _ := crypto.NewKey(bytes.Repeat([]byte{7}, 32))
-	k.keys[fakeKey] = crypto.NewXAES(key)
+	for i, id := range []string{fakeKey, keyB} {
+		key, _ := crypto.NewKey(bytes.Repeat([]byte{7 + byte(i)}, 32))
+		k.keys[id] = crypto.NewXAES(key)
+	}
 	return k
 }
 

@@ -10,6 +10,7 @@
 //	init.go info.go making a volume, and what can be said of one without a key
 //	hoststate.go admit.go   what this host remembers of a volume (trust anchor)
 //	session.go writing.go   the one mount that writes
+//	follow.go       going by a new volume.json while mounted
 //	volumekey.go    the volume key, unwrapped once a mount
 //	fallback.go     several wrapping keys: time for each, and the causes when all fail
 //	backing*.go     Backing: the seam for every call on the backing directory
@@ -31,6 +32,11 @@
 //	filekey.go      the cache of unwrapped data keys
 //	sidecar.go      the store of wrapped data keys
 //	pool.go         data keys made ahead for files that do not exist yet
+//	rewrap.go       Rewrap: other wrapping keys for the same data keys
+//	rewrapkeys.go   which keys volume.json is to name
+//	rewrappass.go rewrapentry.go   the sidecars, one pass after the other
+//	reencrypt.go reencryptfile.go reencryptjournal.go   new data keys: files written anew
+//	meter.go        calls to KMSs counted and held back
 //	reap.go         removal of sidecars that no file needs any more
 //	redo.go replay.go   slots that make a change of several places atomic
 //	                under kill -9, and what the next mount does with them

@@ -22,6 +22,9 @@ var (
 	ErrFormat = errors.New("volume format not known to this kmsfs")
 	// ErrFingerprint: the volume is not the one that this host knows.
 	ErrFingerprint = errors.New("fingerprint changed")
+	// ErrOlder: the volume's configuration is older than one that this host has seen,
+	// so it may name keys that were given up.
+	ErrOlder = errors.New("older configuration")
 	// ErrInUse: another live mount has the volume open; see InUseError.
 	ErrInUse = errors.New("volume is in use")
 	// ErrExists: the directory that a volume is to be made in is not empty.

@@ -22,6 +22,7 @@ type HostState struct {
 	Path        string    `json:"path"`        // real path of the backing directory when last opened; "" once another volume took it
 	Fingerprint string    `json:"fingerprint"` // of the volume key, 64 hex digits
 	KeyIDs      []string  `json:"key_ids"`
+	Generation  uint64    `json:"generation"` // of the newest volume.json seen
 	// Manifest is the generation of the newest manifest seen.
 	Manifest uint64 `json:"manifest"`
 	// Boot and Session say who had the volume open for writing last, and Open

@@ -92,7 +92,7 @@ func initVolume(ctx context.Context, dir string, o *InitOptions) (Info, error) {
 	if err == nil {
 		var h *HostState
 		// Somebody asked for a new volume: whatever was at this path before, it is this one now.
-		if h, _, err = hosts.admit(dir, id, crypto.Fingerprint(vk), c.keyIDs(), AdmitOptions{TrustNew: true}); err == nil {
+		if h, _, err = hosts.admit(dir, id, crypto.Fingerprint(vk), c.keyIDs(), AdmitOptions{TrustNew: true, Generation: c.Generation}); err == nil {
 			info.Authenticated, info.Fingerprint = true, h.Fingerprint
 			return info, nil
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -12,7 +13,7 @@ import (
 )
 
 // sidecarStore is .kmsfs/keys: one file of wrapped data keys for each file ID.
-// Sidecars are made once and never rewritten here.
+// A sidecar is made once; only rewrap replaces it.
 type sidecarStore struct {
 	backing Backing
 	dir     int // descriptor of .kmsfs/keys
@@ -27,6 +28,8 @@ type sidecarError struct {
 	name string // below BACKING
 	err  error
 }
+
+var errSidecarMissing = errors.New("it is missing")
 
 func (e *sidecarError) Error() string { return fmt.Sprintf("sidecar %s: %v", e.name, e.err) }
 func (e *sidecarError) Unwrap() error { return e.err }
@@ -73,6 +76,85 @@ func (s *sidecarStore) write(sc *crypto.Sidecar) error {
 	return nil
 }
 
+// replace puts sc in the place of its file's sidecar, whole: at every moment
+// there is the old one or the new one. The content is durable then, the name is
+// after syncShelf. One that is gone is unix.ENOENT, and stays so. What is killed
+// in between leaves a temporary, which list tells.
+func (s *sidecarStore) replace(sc *crypto.Sidecar) error {
+	b, err := sc.Marshal()
+	if err != nil {
+		return fmt.Errorf("write sidecar: %w", err)
+	}
+	dir, err := s.shelf(sc.File, false)
+	if err != nil {
+		return err
+	}
+	k, name := s.backing, sc.File.String()
+	if err := writeTemporary(k, dir, name, b); err != nil {
+		return fmt.Errorf("write sidecar %s: %w", sidecarPath(sc.File), err)
+	}
+	// A plain rename would bring back what a live mount removes meanwhile.
+	err = k.Renameat2(dir, name+tmpSuffix, dir, name, unix.RENAME_EXCHANGE)
+	if err == unix.EINVAL { // a store without it
+		var st unix.Statx_t
+		if err = k.Statx(dir, name, &st); err == nil {
+			return k.Renameat2(dir, name+tmpSuffix, dir, name, 0)
+		}
+	}
+	if uerr := k.Unlinkat(dir, name+tmpSuffix, 0); err == nil && uerr != unix.ENOENT {
+		err = uerr
+	}
+	return err
+}
+
+// syncShelf makes the names in the directory of the sidecar id durable.
+func (s *sidecarStore) syncShelf(id crypto.ID) error {
+	dir, err := s.shelf(id, false)
+	if err == nil {
+		err = s.backing.Fsync(dir)
+	}
+	return err
+}
+
+// list returns the file IDs of all sidecars. With clean it removes the
+// temporaries that an interrupted replace left; only who keeps other replacers
+// out may do so. What kmsfs does not write there is passed over.
+func (s *sidecarStore) list(clean bool) ([]crypto.ID, error) {
+	shelves, err := listDescriptor(s.backing, s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list sidecars: %w", err)
+	}
+	var ids []crypto.ID
+	for _, e := range shelves {
+		first, err := hex.DecodeString(e.name)
+		if err != nil || len(first) != 1 || hex.EncodeToString(first) != e.name {
+			continue
+		}
+		dir, err := s.shelf(crypto.ID{first[0]}, false)
+		if err != nil {
+			return nil, fmt.Errorf("list sidecars: open %s: %w", e.name, err)
+		}
+		entries, err := listDescriptor(s.backing, dir)
+		if err != nil {
+			return nil, fmt.Errorf("list sidecars: %w", err)
+		}
+		for _, e := range entries {
+			name, temporary := strings.CutSuffix(e.name, tmpSuffix)
+			id, err := crypto.ParseID(name)
+			switch {
+			case err != nil || id[0] != first[0]:
+			case !temporary:
+				ids = append(ids, id)
+			case clean:
+				if err := s.backing.Unlinkat(dir, e.name, 0); err != nil && err != unix.ENOENT {
+					return nil, fmt.Errorf("remove temporary sidecar: %w", err)
+				}
+			}
+		}
+	}
+	return ids, nil
+}
+
 // read loads the sidecar of a file ID and checks what can be checked without
 // its key: nothing in it is authenticated yet.
 func (s *sidecarStore) read(volume, id crypto.ID) (*crypto.Sidecar, error) {
@@ -83,7 +165,7 @@ func (s *sidecarStore) read(volume, id crypto.ID) (*crypto.Sidecar, error) {
 	}
 	switch {
 	case err == unix.ENOENT:
-		return nil, &sidecarError{sidecarPath(id), errors.New("it is missing")}
+		return nil, &sidecarError{sidecarPath(id), errSidecarMissing}
 	case err == unix.ENOTDIR, err == unix.EISDIR, err == unix.ELOOP, errors.Is(err, errTooLong):
 		return nil, &sidecarError{sidecarPath(id), fmt.Errorf("it is none: %w", err)}
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +18,7 @@ import (
 
 // fakeKMS is a KMS in memory. It counts calls, and can be made to fail.
 type fakeKMS struct {
+	name  string // "" means "local"
 	mu    sync.Mutex
 	keys  map[string]*crypto.XAES
 	calls map[string]int
@@ -39,7 +39,12 @@ func newFakeKMS() *fakeKMS {
 	return k
 }
 
-func (k *fakeKMS) Name() string { return "local" }
+func (k *fakeKMS) Name() string {
+	if k.name != "" {
+		return k.name
+	}
+	return "local"
+}
 
 func (k *fakeKMS) begin(ctx context.Context, op, keyID string) (*crypto.XAES, error) {
 	k.mu.Lock()
@@ -103,8 +108,22 @@ func (k *fakeKMS) Encrypt(ctx context.Context, keyID string, plain []byte, ec km
 	return key.Seal(nil, rand.Reader, plain, ec.Canonical())
 }
 
-func (k *fakeKMS) ReEncrypt(context.Context, []byte, string, kmsprovider.Context, string, kmsprovider.Context) ([]byte, error) {
-	return nil, errors.New("not used here")
+func (k *fakeKMS) ReEncrypt(ctx context.Context, wrapped []byte, from string, fromEC kmsprovider.Context, to string, toEC kmsprovider.Context) ([]byte, error) {
+	source, err := k.begin(ctx, "ReEncrypt", from)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	target := k.keys[to]
+	k.mu.Unlock()
+	if target == nil {
+		return nil, fmt.Errorf("re-encrypt to %s: %w", to, kmsprovider.ErrKeyNotFound)
+	}
+	plain, err := source.Open(nil, wrapped, fromEC.Canonical())
+	if err != nil {
+		return nil, fmt.Errorf("re-encrypt: %w", kmsprovider.ErrInvalidCiphertext)
+	}
+	return target.Seal(nil, rand.Reader, plain, toEC.Canonical())
 }
 
 func (k *fakeKMS) DescribeKey(ctx context.Context, keyID string) (kmsprovider.KeyInfo, error) {
@@ -123,6 +142,7 @@ type bench struct {
 	dir   string
 	state string
 	kms   *fakeKMS
+	more  []*fakeKMS // of other names
 	log   *bytes.Buffer
 }
 
@@ -146,7 +166,9 @@ func newBenchWith(t testing.TB, mode KeyMode, kms *fakeKMS) *bench {
 
 func (b *bench) registry() *kmsprovider.Registry {
 	r := kmsprovider.NewRegistry()
-	r.Register("local", func(context.Context) (kmsprovider.Provider, error) { return b.kms, nil })
+	for _, k := range append([]*fakeKMS{b.kms}, b.more...) {
+		r.Register(k.Name(), func(context.Context) (kmsprovider.Provider, error) { return k, nil })
+	}
 	return r
 }
 

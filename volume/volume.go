@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -54,8 +55,8 @@ func (o *Options) now() time.Time {
 // concurrent use.
 type Volume struct {
 	id       crypto.ID
-	config   *Config
-	mode     KeyMode
+	config   atomic.Pointer[Config] // see conf
+	mode     KeyMode                // never changes
 	readOnly bool
 	// relaxed: a power cut may have torn unsynced writes, so that seals that
 	// do not match are reported and accepted.
@@ -91,6 +92,8 @@ type Volume struct {
 	pool     *keyPool
 	reaper   *reaper
 
+	follow  follower
+	meta    int // descriptor of .kmsfs
 	links   int // descriptor of .kmsfs/links
 	redoDir int // descriptor of .kmsfs/redo
 	redo    *redoFile
@@ -102,10 +105,24 @@ type Volume struct {
 // Open unwraps the volume key and makes the volume in dir ready for use. One
 // process may have a volume open for writing. What an interrupted one left
 // half-done is finished first. The caller closes it.
-func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
+func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
+	v, err := openKeys(ctx, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.start(o); err != nil {
+		v.abort()
+		return nil, err
+	}
+	return v, nil
+}
+
+// openKeys is Open without a session: nothing of it keeps others from writing,
+// so only configuration and sidecars may be used. The caller releases it.
+func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	v := &Volume{
 		readOnly: o.ReadOnly, backing: o.Backing, random: o.Random, log: o.Log,
-		providers: o.Providers, kmsDeadline: o.KMSDeadline, links: -1, redoDir: -1,
+		providers: o.Providers, kmsDeadline: o.KMSDeadline, meta: -1, links: -1, redoDir: -1,
 	}
 	if v.backing == nil {
 		v.backing = System{}
@@ -143,9 +160,6 @@ func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	if err := v.admit(dir, o); err != nil {
 		return nil, err
 	}
-	if err := v.start(o); err != nil {
-		return nil, err
-	}
 	return v, nil
 }
 
@@ -156,10 +170,17 @@ func (v *Volume) openTree(dir string) error {
 		return err
 	}
 	v.rootDesc = &descriptor{fd: fd, slot: -1}
-	if v.config, err = readConfig(v.backing, fd); err != nil {
+	if v.meta, err = openMeta(v.backing, fd); err != nil {
 		return fmt.Errorf("open volume %s: %w", dir, err)
 	}
-	v.id, v.mode = v.config.ID, v.config.KeyMode
+	stamp, _ := v.configStamp() // before it is read: a later one is seen as such
+	config, err := readConfigIn(v.backing, v.meta)
+	if err != nil {
+		return fmt.Errorf("open volume %s: %w", dir, err)
+	}
+	v.config.Store(config)
+	v.follow.seen = stamp
+	v.id, v.mode = config.ID, config.KeyMode
 	var st unix.Statx_t
 	if err := v.backing.Statx(fd, "", &st); err != nil {
 		return fmt.Errorf("open backing directory %s: %w", dir, err)
@@ -168,17 +189,12 @@ func (v *Volume) openTree(dir string) error {
 	v.rootDesc.node = v.root
 	v.nodes.m[v.root.key] = weak.Make(v.root)
 
-	meta, err := v.backing.Openat(fd, metaDir, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", filepath.Join(dir, metaDir), err)
-	}
-	defer v.backing.Close(meta)
 	open := func(name string) (int, error) {
-		fd, err := v.backing.Openat(meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		fd, err := v.backing.Openat(v.meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err == unix.ENOENT && !v.readOnly {
 			// A sync tool that drops empty directories left it out.
-			if err = v.backing.Mkdirat(meta, name, 0o700); err == nil {
-				fd, err = v.backing.Openat(meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			if err = v.backing.Mkdirat(v.meta, name, 0o700); err == nil {
+				fd, err = v.backing.Openat(v.meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 			}
 		}
 		if err != nil {
@@ -202,7 +218,7 @@ func (v *Volume) openTree(dir string) error {
 func (v *Volume) unlock(ctx context.Context) error {
 	kms, cancel := context.WithTimeout(ctx, v.kmsDeadline)
 	defer cancel()
-	vk, err := unlockVolumeKey(kms, v.config, v.providers, v.log)
+	vk, err := unlockVolumeKey(kms, v.conf(), v.providers, v.log)
 	if err != nil {
 		return err
 	}
@@ -227,8 +243,12 @@ func (v *Volume) admit(dir string, o Options) (err error) {
 		return err
 	}
 	firstSeen := false
-	v.host, firstSeen, err = v.hosts.admit(dir, v.id, crypto.Fingerprint(v.vk), v.config.keyIDs(),
-		AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew})
+	v.host, firstSeen, err = v.hosts.admit(dir, v.id, crypto.Fingerprint(v.vk), v.conf().keyIDs(),
+		AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew, Generation: v.conf().Generation, ReadOnly: o.ReadOnly})
+	if err == nil && v.host.Generation > v.conf().Generation {
+		v.log.Warn("the volume's configuration is older than one that this host has seen: a copy from before its keys were changed, or put back by somebody",
+			"generation", v.conf().Generation, "seen", v.host.Generation)
+	}
 	if firstSeen {
 		v.log.Info("this host sees the volume for the first time and keeps its fingerprint", "volume", v.id, "fingerprint", v.host.Fingerprint)
 	}
@@ -263,8 +283,14 @@ func (v *Volume) start(o Options) error {
 	if o.Prefetch {
 		v.pool.prefetch()
 	}
+	go v.watchConfig()
 	return nil
 }
+
+// conf is the configuration that the volume goes by: authenticated once Open is
+// done with the volume key, and never changed in place. A mount may come to
+// follow a newer one, so a call that looks twice takes it once.
+func (v *Volume) conf() *Config { return v.config.Load() }
 
 // Root is the volume's root directory.
 func (v *Volume) Root() *Node { return v.root }
@@ -301,6 +327,7 @@ func (v *Volume) Close() error {
 		// Only what is durable may be called cleanly ended: from then on every
 		// mismatch is damage.
 		errs = append(errs, v.syncAll())
+		v.stopFollowing()
 		v.redo.close()
 		if errors.Join(errs...) == nil {
 			errs = append(errs, v.endWriting())
@@ -321,6 +348,7 @@ func (v *Volume) abort() {
 	if v.redo != nil {
 		v.redo.close()
 	}
+	v.stopFollowing()
 	if v.session != nil {
 		v.cancelWriting()
 	}
@@ -330,6 +358,7 @@ func (v *Volume) abort() {
 // release closes descriptors and wipes keys.
 func (v *Volume) release() {
 	v.cancel()
+	v.stopFollowing()
 	v.descriptors.closeAll()
 	if v.keys != nil {
 		v.keys.wipe()
@@ -340,7 +369,7 @@ func (v *Volume) release() {
 	if v.sidecars != nil {
 		v.sidecars.close()
 	}
-	for _, fd := range []int{v.links, v.redoDir} {
+	for _, fd := range []int{v.meta, v.links, v.redoDir} {
 		if fd >= 0 {
 			v.backing.Close(fd)
 		}

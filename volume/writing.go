@@ -24,11 +24,12 @@ func (v *Volume) beginWriting(o Options) error {
 	host, _ := os.Hostname()
 	v.session, err = beginSession(v.backing, v.rootDesc.fd, sessionInfo{
 		ID: id, Host: host, PID: os.Getpid(), Mountpoint: o.Mountpoint,
-		Since: o.now().UTC().Truncate(time.Second), Generation: v.config.Generation,
+		Since: o.now().UTC().Truncate(time.Second), Generation: v.conf().Generation,
 	})
 	if err != nil {
 		return err
 	}
+	v.follow.told = v.conf().Generation
 	// Only now nobody else changes it: what was loaded before may be out of date.
 	if v.host, err = v.hosts.load(v.id); err != nil {
 		return err

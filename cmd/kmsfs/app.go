@@ -53,7 +53,7 @@ func (a *app) rootCommand() *cobra.Command {
 		return withHint(usagef("%s: %w", verbOf(cmd), err), "see %s --help", cmd.CommandPath())
 	})
 	a.keys.register(root.PersistentFlags())
-	root.AddCommand(a.initCommand(), a.mountCommand(), a.unmountCommand(), a.infoCommand(), a.kmsCommand(), a.versionCommand())
+	root.AddCommand(a.initCommand(), a.mountCommand(), a.unmountCommand(), a.infoCommand(), a.rewrapCommand(), a.reencryptCommand(), a.kmsCommand(), a.versionCommand())
 	return root
 }
 
@@ -79,18 +79,23 @@ func verbOf(cmd *cobra.Command) string {
 }
 
 // positional demands exactly the arguments of these names.
-func positional(names ...string) cobra.PositionalArgs {
+func positional(names ...string) cobra.PositionalArgs { return arguments(names, false) }
+
+// positionalThenMore demands the arguments of these names, and lets any follow.
+func positionalThenMore(names ...string) cobra.PositionalArgs { return arguments(names, true) }
+
+func arguments(names []string, more bool) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		see := "usage: " + cmd.UseLine()
 		switch {
 		case len(args) < len(names):
 			return withHint(usagef("%s: %s is missing", verbOf(cmd), names[len(args)]), "%s", see)
-		case len(args) > len(names):
+		case len(args) > len(names) && !more:
 			return withHint(usagef("%s: one argument too many: %q", verbOf(cmd), args[len(names)]), "%s", see)
 		}
 		for i, s := range args {
 			if s == "" {
-				return withHint(usagef("%s: %s is empty", verbOf(cmd), names[i]), "%s", see)
+				return withHint(usagef("%s: %s is empty", verbOf(cmd), append(names, "an argument")[min(i, len(names))]), "%s", see)
 			}
 		}
 		return nil

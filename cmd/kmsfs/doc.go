@@ -12,6 +12,9 @@
 //	exit.go          the one table of exit codes
 //	log.go           log records on stderr, then syslog
 //	init.go mount.go unmount.go info.go version.go kms.go      the subcommands
+//	rewrap.go        changing a volume's keys
+//	reencrypt.go     new data keys for files
+//	progress.go      how far something is that takes long
 //	kmsverbs.go      the verbs of kms, in one table
 //	kmsflags.go      an operation's input as flags
 //	kmsvalues.go     the notations of their values

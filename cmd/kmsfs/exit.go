@@ -54,10 +54,12 @@ func exitCode(err error) int {
 		code  int
 	}{
 		{errUsage, exitUsage},
+		{volume.ErrKeyChange, exitUsage},
 		{errMountpoint, exitMountpoint},
 		{errNoVolume, exitNoVolume},
 		{volume.ErrNotVolume, exitNoVolume},
 		{volume.ErrFingerprint, exitFingerprint},
+		{volume.ErrOlder, exitFingerprint},
 		{volume.ErrIntegrity, exitIntegrity},
 		{local.ErrWrongPassphrase, exitPassphrase},
 		{kmsprovider.ErrAccessDenied, exitDenied},

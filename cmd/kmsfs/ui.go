@@ -69,6 +69,8 @@ func hintOf(err error) string {
 		return "a volume is made in a new or empty directory; put files in through the mount afterwards"
 	case errors.Is(err, volume.ErrFingerprint):
 		return "somebody may have replaced the volume; if you did so yourself, mount it once with --trust-new"
+	case errors.Is(err, volume.ErrOlder):
+		return "somebody may have put keys back that were given up; read it with --ro, or if you restored it yourself, mount it once with --trust-new and rewrap it"
 	case errors.Is(err, local.ErrNoKeystore):
 		return "name it with --keystore FILE or KMSFS_KEYSTORE; kmsfs init without --key and kmsfs kms create-key make one"
 	case errors.Is(err, kmsprovider.ErrKeyDisabled):
