@@ -94,6 +94,13 @@ func (c *keyCache) drop(id crypto.ID) {
 	c.mu.Unlock()
 }
 
+// size is how many files' keys are cached.
+func (c *keyCache) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.m)
+}
+
 // wipe drops and wipes everything.
 func (c *keyCache) wipe() {
 	c.mu.Lock()

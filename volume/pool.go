@@ -131,6 +131,13 @@ func (p *keyPool) work() {
 	}
 }
 
+// size is how many keys are ready.
+func (p *keyPool) size() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.ready)
+}
+
 // close stops the calls under way and discards what is left, sidecars included.
 func (p *keyPool) close() {
 	p.stop()
