@@ -2,7 +2,9 @@ package volume
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
 
 	"kmsfs/crypto"
 )
@@ -128,6 +130,24 @@ func (p *keyPool) work() {
 		if !more {
 			return
 		}
+	}
+}
+
+// expire discards keys that were made before a time. No others are made in their
+// place until one is asked for: a mount that creates nothing asks for nothing.
+func (p *keyPool) expire(before time.Duration) {
+	p.mu.Lock()
+	var old []newFileKey
+	p.ready = slices.DeleteFunc(p.ready, func(k newFileKey) bool {
+		if k.keys.made >= before {
+			return false
+		}
+		old = append(old, k)
+		return true
+	})
+	p.mu.Unlock()
+	for _, k := range old {
+		p.discard(k)
 	}
 }
 
