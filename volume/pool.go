@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -149,6 +150,17 @@ func (p *keyPool) expire(before time.Duration) {
 	for _, k := range old {
 		p.discard(k)
 	}
+}
+
+// discardAll discards all keys that are ready or on their way. The caller sees to
+// it that no more calls succeed.
+func (p *keyPool) discardAll() {
+	p.mu.Lock()
+	for p.making > 0 {
+		p.changed.Wait()
+	}
+	p.mu.Unlock()
+	p.expire(math.MaxInt64)
 }
 
 // size is how many keys are ready.

@@ -166,6 +166,26 @@ func (r *redoFile) drop(s *slot) {
 	r.ready.Signal()
 }
 
+// wipe overwrites the key. No slot is in use.
+func (r *redoFile) wipe() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.free {
+		s.mac = nil
+	}
+	r.key.Wipe()
+}
+
+// rekey takes the key over after wipe.
+func (r *redoFile) rekey(key *crypto.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.key = key
+	for _, s := range r.free {
+		s.mac = newSlotMAC(key)
+	}
+}
+
 // close unmaps the slots that are not in use; the pages stay in the file.
 func (r *redoFile) close() {
 	r.mu.Lock()
