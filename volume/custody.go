@@ -242,7 +242,7 @@ func (v *Volume) revalidate(step time.Duration) {
 		return
 	case v.ctx.Err() != nil:
 		return
-	case !isRefusal(err) && c.checked+v.keyTTL-v.uptime() > step:
+	case !IsRefusal(err) && c.checked+v.keyTTL-v.uptime() > step:
 		v.log.Warn("the KMS does not vouch for the volume key; it will be asked again", "error", err)
 		return
 	}
@@ -254,9 +254,9 @@ func (v *Volume) revalidate(step time.Duration) {
 	}
 }
 
-// isRefusal tells whether a KMS has answered, and said no, and whether no other
+// IsRefusal tells whether a KMS has answered, and said no, and whether no other
 // one may still say yes.
-func isRefusal(err error) bool {
+func IsRefusal(err error) bool {
 	matches := func(target error) bool { return errors.Is(err, target) }
 	return slices.ContainsFunc([]error{
 		kmsprovider.ErrAccessDenied, kmsprovider.ErrKeyDisabled, kmsprovider.ErrKeyNotFound, ErrIntegrity,

@@ -11,7 +11,7 @@
 //	ui.go            messages and hints
 //	exit.go          the one table of exit codes
 //	log.go           log records on stderr, then syslog
-//	init.go mount.go unmount.go info.go status.go version.go kms.go      the subcommands
+//	init.go mount.go unmount.go info.go status.go lock.go version.go kms.go      the subcommands
 //	kmskeys.go kmsaliases.go   verbs of kms
 //	helper.go        the command as mount(8)'s helper, mount.kmsfs
 //	mountoptions.go  -o
