@@ -20,8 +20,17 @@ import (
 	"kmsfs/volume"
 )
 
-// line is what a scribbler writes at a time, numbered.
-func line(i int) []byte { return fmt.Appendf(nil, "%0700d", i) }
+// line is what scribbler w writes at a time, numbered: a little, or so much that a
+// single call takes a while.
+func line(w, i int) []byte {
+	b := make([]byte, 700)
+	if w%2 == 1 {
+		b = make([]byte, 8<<20)
+	}
+	copy(b, fmt.Sprintf("%0700d", i))
+	copy(b[len(b)-8:], fmt.Sprintf("%08d", i))
+	return b
+}
 
 func init() {
 	// scribble DIR N: writes N files until it is refused, and prints of each how many
@@ -35,7 +44,7 @@ func init() {
 				f, err := os.Create(filepath.Join(args[0], fmt.Sprint("scribble", w)))
 				lines := 0
 				for ; err == nil; lines++ {
-					if _, err = f.Write(line(lines)); err != nil {
+					if _, err = f.Write(line(w, lines)); err != nil {
 						break
 					}
 					if w%3 == 0 && lines%100 == 0 {
@@ -103,12 +112,13 @@ func TestALockLosesNothingOfWritersThatRaceWithIt(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if len(got) < lines*700 {
+					size := len(line(w, 0))
+					if len(got) < lines*size {
 						t.Errorf("round %d: writer %d wrote %d lines, %d bytes of them are there", round, w, lines, len(got))
 						continue
 					}
 					for i := range lines {
-						if !bytes.Equal(got[i*700:][:700], line(i)) {
+						if !bytes.Equal(got[i*size:][:size], line(w, i)) {
 							t.Errorf("line %d of writer %d reads otherwise", i, w)
 							break
 						}
@@ -204,6 +214,16 @@ func TestNothingIsReadFromTheKernelsCacheOfALockedMount(t *testing.T) {
 		t.Errorf("write afterwards: %v", err)
 	}
 	must(open.Sync())
+
+	// Names, too: the way to the file is asked for again.
+	must(m.Volume.Lock())
+	must(m.Volume.Unlock(context.Background()))
+	before := m.Mount.Counts().Snapshot()["LOOKUP"]
+	_, err = os.Stat(path("dir/sub/file"))
+	must(err)
+	if got := m.Mount.Counts().Snapshot()["LOOKUP"] - before; got != 3 {
+		t.Errorf("the kernel looked up %d names of dir/sub/file, want 3", got)
+	}
 }
 
 func readOne(path string) error {
