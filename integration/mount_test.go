@@ -26,6 +26,7 @@ type mounted struct {
 	readOnly bool
 	keyTTL   time.Duration
 	store    *local.Keystore // to do something to its keys
+	keystore string
 	calls    kmsprovider.Meter
 	keys     *kmsprovider.Registry
 	Volume   *volume.Volume
@@ -52,7 +53,7 @@ func newVolume(t testing.TB, mode volume.KeyMode) *mounted {
 	if _, err := store.EnsureDefaultKey(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	m.store = store
+	m.store, m.keystore = store, keystore.Path
 	m.keys = kmsprovider.NewRegistry()
 	m.keys.WrapWith(m.calls.Wrap)
 	m.keys.Register("local", func(ctx context.Context) (kmsprovider.Provider, error) {
