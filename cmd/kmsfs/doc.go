@@ -28,7 +28,7 @@
 //	providers.go     the key providers; the local one's keystore
 //	passphrase.go    where the keystore's passphrase comes from
 //	terminal.go      asking for it
-//	harden.go        no core dumps, no debugger
+//	harden.go        no core dumps, no debugger, no swapping
 //
 // # Background mounts
 //

@@ -28,6 +28,9 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	defer signal.Stop(signals)
 
+	if err := lockMemory(); err != nil {
+		log.Debug("keys may be swapped out", "error", err)
+	}
 	asked := &changingSource{source: passphrase}
 	keys := providers(r.Keystore, asked.ask, keystoreRequired, func(string, ...any) {})
 	defer func() { err = errors.Join(err, keys.Close()) }()
