@@ -54,6 +54,8 @@ type Mount struct {
 	acl         bool
 	writeback   bool // the kernel keeps written pages for a while
 	counts      Counts
+	known       knownInodes
+	root        *node
 	ended       chan struct{} // closed when the mount is gone
 
 	opening sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel
@@ -81,6 +83,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 
 	timeout := cacheTimeout
 	root := &node{m: m, v: v.Root()}
+	m.root = root
 	raw := fusefs.NewNodeFS(root, &fusefs.Options{
 		EntryTimeout:    &timeout,
 		AttrTimeout:     &timeout,
@@ -93,6 +96,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
 	}
 	m.server = server
+	v.SetCache(m)
 	go func() {
 		server.Serve()
 		close(m.ended)

@@ -74,7 +74,10 @@ func newDaemonIn(t testing.TB, environment map[string]string, initFlags ...strin
 	if err := os.WriteFile(d.passphrase(), []byte("correct horse\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.env = append(os.Environ(), "HOME="+home, "XDG_STATE_HOME="+filepath.Join(home, "state"),
+	if err := os.Mkdir(filepath.Join(home, "run"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d.env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+filepath.Join(home, "run"), "XDG_STATE_HOME="+filepath.Join(home, "state"),
 		"KMSFS_KEYSTORE="+d.keystore(), "KMSFS_PASSPHRASE_FILE="+d.passphrase())
 	for name, value := range environment {
 		d.env = append(d.env, name+"="+value)

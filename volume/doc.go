@@ -6,13 +6,16 @@
 // # Map
 //
 //	volume.go       Volume: what is open, and Open and Close
+//	stats.go        what can be said of an open one
 //	config*.go      volume.json: codec, MAC, atomic replacement
 //	init.go info.go making a volume, and what can be said of one without a key
 //	hoststate.go admit.go   what this host remembers of a volume (trust anchor)
 //	session.go writing.go   the one mount that writes
 //	follow.go       going by a new volume.json while mounted
-//	volumekey.go    the volume key, unwrapped once a mount
+//	volumekey.go    the volume key: making and unwrapping it
 //	fallback.go     several wrapping keys: time for each, and the causes when all fail
+//	custody.go      giving it up and getting it back: Lock, Unlock, revocation
+//	gate.go         what every call that needs keys passes
 //	backing*.go     Backing: the seam for every call on the backing directory
 //	errors.go integrity.go   what callers can tell apart
 //	node.go nodeset.go   Node: an inode, and the table that keeps each one single
@@ -25,11 +28,14 @@
 //	attr.go         stat, chmod, chown, times
 //	xattr.go        extended attributes, encrypted; POSIX ACLs, which are not
 //	file.go         the state of an open data file: record, keys, tags
+//	seal.go         loading it: what a backing file must agree with
 //	read.go write.go truncate.go fallocate.go seek.go   contents
 //	oldblocks.go tags.go buffer.go   what a change must know of the blocks before it
 //	settle.go       a write that the store refused half-way
 //	sync.go         fsync, and what must be durable before it returns
-//	filekey.go      the cache of unwrapped data keys
+//	filekey.go      unwrapping and making data keys
+//	keycache.go     the keys of files in use
+//	expiry.go       the end of their time to live
 //	sidecar.go      the store of wrapped data keys
 //	pool.go         data keys made ahead for files that do not exist yet
 //	rewrap.go       Rewrap: other wrapping keys for the same data keys
@@ -49,6 +55,10 @@
 //     where there is any, is the only one, and equals the record on disk
 //     outside of a critical section of file.write.
 //   - A change of more than one place of a file is armed in a redo slot first.
+//   - Keys are looked at only inside the gate, and wiped when nobody is inside;
+//     those of a file when the last call that acquired them is done. Before keys
+//     go, whatever caches plaintext (Cache) has brought back what is to be written
+//     and dropped the rest.
 //   - No path is ever followed: every call names one entry below an open
 //     directory descriptor, with O_NOFOLLOW or AT_SYMLINK_NOFOLLOW.
 //
@@ -56,6 +66,10 @@
 //
 // In the order in which they may be taken:
 //
+//	custody.mu         one of Lock, Unlock and revalidation at a time. Held across
+//	                   calls to the KMS, and while the kernel writes back: the
+//	                   calls of a file system only try it, and never wait.
+//	(the gate)         no lock: entering never waits
 //	redo slot          a slot is drawn before any lock of a file, and given back after
 //	file.write         one writer of a file's content or record at a time
 //	file.content       readers shared; exclusive while the change reaches the disk
@@ -64,6 +78,7 @@
 //	                   the backing file is opened, never across a KMS call.
 //	everything else    leaf locks: node table, descriptor set, key cache, pool, queues
 //
-// No lock is held across a call to a KMS: the key cache lets later callers for
-// the same file wait on a channel instead.
+// No other lock is held across a call to a KMS: the key cache lets later callers
+// for the same file wait on a channel instead. Cache is called with custody.mu at
+// most, from goroutines that serve no request.
 package volume

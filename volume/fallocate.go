@@ -23,6 +23,10 @@ const (
 // set; makes a hole of them with PunchHole|KeepSize; zeroes them with ZeroRange.
 // Other modes, which move what follows, are unix.EOPNOTSUPP.
 func (n *Node) Allocate(ctx context.Context, plainOff, length int64, mode uint32) error {
+	if err := n.vol.begin(ordinary); err != nil {
+		return err
+	}
+	defer n.vol.end()
 	switch mode {
 	case 0, KeepSize, punchHole, ZeroRange, ZeroRange | KeepSize:
 	default:
@@ -139,6 +143,7 @@ func (f *file) punch(ctx context.Context, first, end uint64) error {
 	if err != nil {
 		return err
 	}
+	defer keys.release()
 	s, err := f.node.vol.redo.draw()
 	if err != nil {
 		return err

@@ -20,8 +20,8 @@ type file struct {
 	id      crypto.ID
 	records *crypto.RecordCipher
 
-	keys   atomic.Pointer[fileKeys]
-	sealer atomic.Pointer[crypto.BlockSealer]
+	keys   atomic.Pointer[fileKeys] // found last; they may have been dropped since
+	writes atomic.Pointer[writerSession]
 
 	// write makes changes one after the other; content keeps readers out while
 	// one reaches the disk. rec changes under both, so either is enough to read it.
@@ -36,6 +36,12 @@ type file struct {
 	// accepted: after a power cut something did not match the seal and was
 	// accepted, so the counts prove nothing and there is no root any more.
 	accepted atomic.Bool
+}
+
+// writerSession is the sealer that goes with some keys.
+type writerSession struct {
+	keys   *fileKeys
+	sealer *crypto.BlockSealer
 }
 
 // openFile returns the node's file state, loading it if need be; the caller
@@ -67,10 +73,20 @@ func (n *Node) openFile(write bool) (*file, error) {
 
 func (f *file) release() { f.desc.release() }
 
+// wipe overwrites the key of the record. Nobody may use the file state any more.
+func (f *file) wipe() {
+	if f != nil {
+		f.records.Wipe()
+	}
+}
+
 // load opens the backing file and authenticates its record. The caller holds n.mu.
 func (n *Node) load(write bool) error {
 	if n.undecipherable.Load() {
 		return n.integrity(-1, errors.New("its name does not decrypt"))
+	}
+	if n.desc != nil && n.desc.data {
+		return n.reload(write)
 	}
 	fd, writable, err := n.openData(write)
 	if err != nil {
@@ -85,10 +101,26 @@ func (n *Node) load(write bool) error {
 	return nil
 }
 
+// reload is load for a file that is open still, and whose state was dropped with
+// the volume's keys.
+func (n *Node) reload(write bool) error {
+	if write && !n.desc.writable {
+		if err := n.makeWritable(); err != nil {
+			return err
+		}
+	}
+	f, err := n.readSeal(n.desc.fd)
+	if err != nil {
+		return err
+	}
+	f.desc, n.file = n.desc, f
+	return nil
+}
+
 // adopt makes f, open as fd, the node's file state. The caller holds n.mu or is
 // the only one who knows the node.
 func (n *Node) adopt(f *file, fd int, writable bool) {
-	n.desc = &descriptor{fd: fd, node: n, writable: writable, slot: -1}
+	n.desc = &descriptor{fd: fd, node: n, writable: writable, data: true, slot: -1}
 	n.file = f
 	f.desc = n.desc
 	n.vol.descriptors.add(n.desc)
@@ -135,95 +167,13 @@ func (n *Node) makeWritable() error {
 	return nil
 }
 
-// readSeal reads and checks header, record, size and binding of the backing
-// file that is open as fd. The caller holds n.mu.
-func (n *Node) readSeal(fd int) (*file, error) {
-	v := n.vol
-	var header [crypto.HeaderSize]byte
-	got, err := preadFull(v.backing, fd, header[:], 0)
-	if err != nil {
-		return nil, err
-	}
-	if got < len(header) {
-		return nil, n.integrity(-1, fmt.Errorf("its header is cut short at %d of %d bytes "+
-			"(an interrupted create, or damage)", got, len(header)))
-	}
-	id, err := crypto.HeaderFileID(header[:])
-	if err != nil {
-		return nil, n.integrity(-1, err)
-	}
-	f := &file{node: n, id: id, records: crypto.NewRecordCipher(v.vk, v.id, id)}
-	if f.rec, err = f.records.Open(header[:]); err != nil {
-		return nil, n.integrity(-1, fmt.Errorf("record: %w", err))
-	}
-	var st unix.Statx_t
-	if err := v.backing.Statx(fd, "", &st); err != nil {
-		return nil, err
-	}
-	if err := f.checkSize(int64(st.Size)); err != nil {
-		return nil, err
-	}
-	if err := f.checkBinding(); err != nil {
-		return nil, err
-	}
-	return f, nil
-}
-
-// checkSize compares the record's size with the backing file's, in bytes.
-func (f *file) checkSize(cipherSize int64) error {
-	size, err := crypto.PlainSize(cipherSize)
-	if err == nil && uint64(size) == f.rec.Size {
-		return nil
-	}
-	if err == nil {
-		err = fmt.Errorf("the backing file holds %d bytes of content, its record says %d", size, f.rec.Size)
-	}
-	if err := f.mismatch(f.node.integrity(-1, err)); err != nil {
-		return err
-	}
-	f.rec.Size = uint64(crypto.PlainSizeFloor(cipherSize))
-	f.rec.Stored = min(f.rec.Stored, crypto.BlockCount(int64(f.rec.Size)))
-	f.rec.Flags |= crypto.FlagRootAbsent
-	f.rec.Root = [16]byte{}
-	return nil
-}
-
-// mismatch deals with something that does not match the seal: it is an error,
-// but after a power cut, which may have reordered writes, it is only reported.
-func (f *file) mismatch(err error) error {
-	if !f.node.vol.relaxed {
-		return err
-	}
-	f.node.vol.log.Warn("accepted after a power cut", "error", err)
-	f.accepted.Store(true)
-	return nil
-}
-
-// checkBinding makes sure that the file is where its record says. A file that
-// was ever linked more than once is not bound.
-func (f *file) checkBinding() error {
-	if f.rec.Flags&crypto.FlagLinked != 0 {
-		return nil
-	}
-	for _, p := range f.node.known() {
-		dir, err := p.parent.dirID()
-		if err != nil {
-			return err
-		}
-		b := f.node.vol.binder.Binding(dir, p.name)
-		if b == f.rec.BindingA || b == f.rec.BindingB {
-			return nil
-		}
-	}
-	return f.mismatch(f.node.integrity(-1, errors.New("it belongs under another name: the backing file was moved or swapped")))
-}
-
 // unlock returns the file's content keys, asking the KMS if they are not cached.
+// The caller releases them.
 func (f *file) unlock(ctx context.Context) (*fileKeys, error) {
-	if k := f.keys.Load(); k != nil {
+	if k := f.keys.Load(); k != nil && k.acquire() {
 		return k, nil
 	}
-	k, err := f.node.vol.keys.get(ctx, f.id)
+	k, err := f.node.vol.keys.get(ctx, f.id, f.node)
 	if err != nil {
 		var bad *sidecarError
 		if errors.As(err, &bad) {
@@ -235,17 +185,24 @@ func (f *file) unlock(ctx context.Context) (*fileKeys, error) {
 	return k, nil
 }
 
-// blockSealer returns the writer session's sealer.
+// blockSealer returns the writer session's sealer. There is one session for as
+// long as the file state and its keys live.
 func (f *file) blockSealer(k *fileKeys) (*crypto.BlockSealer, error) {
-	if s := f.sealer.Load(); s != nil {
-		return s, nil
+	old := f.writes.Load()
+	if old != nil && old.keys == k {
+		return old.sealer, nil
 	}
 	s, err := k.blocks.NewSealer(f.node.vol.random)
 	if err != nil {
 		return nil, err
 	}
-	f.sealer.CompareAndSwap(nil, s)
-	return f.sealer.Load(), nil
+	fresh := &writerSession{k, s}
+	if !f.writes.CompareAndSwap(old, fresh) {
+		if now := f.writes.Load(); now.keys == k {
+			return now.sealer, nil
+		}
+	}
+	return s, nil
 }
 
 // sealRecord seals r into the header at dst. The caller holds f.write.

@@ -5,110 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"sync"
 	"time"
 
 	"kmsfs/crypto"
 	"kmsfs/kmsprovider"
 )
-
-// fileKeys is what a file's data key yields: the data key itself is wiped once
-// they are derived. They are shared by all who use the file.
-type fileKeys struct {
-	blocks *crypto.BlockCipher
-	rooter *crypto.Rooter
-}
-
-// deriveFileKeys makes a file's keys from its secret, which it wipes.
-func deriveFileKeys(secret *crypto.Key, id crypto.ID) *fileKeys {
-	content, root := secret.Derive(crypto.LabelContent), secret.Derive(crypto.LabelRoot)
-	secret.Wipe()
-	k := &fileKeys{blocks: crypto.NewBlockCipher(content, id), rooter: crypto.NewRooter(root)}
-	content.Wipe()
-	root.Wipe()
-	return k
-}
-
-// keyCache holds the keys of files in use. A file that several callers want at
-// once is unwrapped once; the others wait without a lock.
-type keyCache struct {
-	unwrap func(context.Context, crypto.ID) (*fileKeys, error)
-
-	mu sync.Mutex
-	m  map[crypto.ID]*keyEntry
-}
-
-type keyEntry struct {
-	done chan struct{} // closed when keys or err is set
-	keys *fileKeys
-	err  error
-}
-
-func newKeyCache(unwrap func(context.Context, crypto.ID) (*fileKeys, error)) *keyCache {
-	return &keyCache{unwrap: unwrap, m: make(map[crypto.ID]*keyEntry)}
-}
-
-// get returns the keys of a file, unwrapping them if they are not cached.
-// Failures are not cached: the next caller asks again.
-func (c *keyCache) get(ctx context.Context, id crypto.ID) (*fileKeys, error) {
-	c.mu.Lock()
-	e := c.m[id]
-	if e == nil {
-		e = &keyEntry{done: make(chan struct{})}
-		c.m[id] = e
-		c.mu.Unlock()
-		e.keys, e.err = c.unwrap(ctx, id)
-		if e.err != nil {
-			c.mu.Lock()
-			if c.m[id] == e {
-				delete(c.m, id)
-			}
-			c.mu.Unlock()
-		}
-		close(e.done)
-		return e.keys, e.err
-	}
-	c.mu.Unlock()
-	select {
-	case <-e.done:
-		return e.keys, e.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// put caches the keys of a file that was just created.
-func (c *keyCache) put(id crypto.ID, k *fileKeys) {
-	e := &keyEntry{done: make(chan struct{}), keys: k}
-	close(e.done)
-	c.mu.Lock()
-	c.m[id] = e
-	c.mu.Unlock()
-}
-
-// drop forgets the keys of a file. Calls that hold them go on with them; the
-// memory is wiped when the last of them is done with it.
-func (c *keyCache) drop(id crypto.ID) {
-	c.mu.Lock()
-	delete(c.m, id)
-	c.mu.Unlock()
-}
-
-// wipe drops and wipes everything.
-func (c *keyCache) wipe() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, e := range c.m {
-		select {
-		case <-e.done:
-			if e.keys != nil {
-				e.keys.blocks.Wipe()
-			}
-		default:
-		}
-		delete(c.m, id)
-	}
-}
 
 // dataKeyContext is the encryption context of a file's data key. It has no path
 // in it: a KMS's log shows it in plaintext.
@@ -139,7 +40,7 @@ func (v *Volume) unwrapFile(ctx context.Context, id crypto.ID) (*fileKeys, error
 		secret.Wipe()
 		return nil, &sidecarError{sidecarPath(id), err}
 	}
-	return deriveFileKeys(secret, id), nil
+	return deriveFileKeys(secret, id, v.uptime()), nil
 }
 
 // unwrapAgain follows rewrap, which may have replaced the sidecar, or the key
@@ -223,6 +124,10 @@ func (v *Volume) decryptDataKey(ctx context.Context, file crypto.ID, e crypto.Wr
 // newDataKey makes a data key for a new file ID, wrapped under each of the
 // volume's keys, and stores its sidecar.
 func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
+	if err := v.custody.gate.enter(ordinary); err != nil {
+		return newFileKey{}, err
+	}
+	defer v.custody.gate.leave()
 	id, err := crypto.NewID(v.random)
 	if err != nil {
 		return newFileKey{}, err
@@ -250,7 +155,7 @@ func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
 		return newFileKey{}, err
 	}
 	v.debts.oweSidecar(id)
-	return newFileKey{id: id, keys: deriveFileKeys(secret, id)}, nil
+	return newFileKey{id: id, keys: deriveFileKeys(secret, id, v.uptime())}, nil
 }
 
 // generate draws the data key: from the KMS, wrapped under each of wrappers, or

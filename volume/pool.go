@@ -2,7 +2,10 @@ package volume
 
 import (
 	"context"
+	"math"
+	"slices"
 	"sync"
+	"time"
 
 	"kmsfs/crypto"
 )
@@ -129,6 +132,42 @@ func (p *keyPool) work() {
 			return
 		}
 	}
+}
+
+// expire discards keys that were made before a time. No others are made in their
+// place until one is asked for: a mount that creates nothing asks for nothing.
+func (p *keyPool) expire(before time.Duration) {
+	p.mu.Lock()
+	var old []newFileKey
+	p.ready = slices.DeleteFunc(p.ready, func(k newFileKey) bool {
+		if k.keys.made >= before {
+			return false
+		}
+		old = append(old, k)
+		return true
+	})
+	p.mu.Unlock()
+	for _, k := range old {
+		p.discard(k)
+	}
+}
+
+// discardAll discards all keys that are ready or on their way. The caller sees to
+// it that no more calls succeed.
+func (p *keyPool) discardAll() {
+	p.mu.Lock()
+	for p.making > 0 {
+		p.changed.Wait()
+	}
+	p.mu.Unlock()
+	p.expire(math.MaxInt64)
+}
+
+// size is how many keys are ready.
+func (p *keyPool) size() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.ready)
 }
 
 // close stops the calls under way and discards what is left, sidecars included.

@@ -12,6 +12,10 @@ import (
 // only in that it inherits what new entries there do. Link gives it a name; else
 // it goes when it is forgotten. unix.EOPNOTSUPP where the store cannot do it.
 func (n *Node) CreateTemp(mode uint32, owner Owner) (*Node, Attr, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return nil, Attr{}, err
+	}
+	defer n.vol.end()
 	v := n.vol
 	if v.readOnly {
 		return nil, Attr{}, unix.EROFS
@@ -51,7 +55,7 @@ func (n *Node) createTemp(mode uint32, owner Owner, key newFileKey) (*Node, Attr
 	child.pin(true)
 	child.mu.Unlock()
 	v.pinned.add(child)
-	v.keys.put(key.id, key.keys)
+	v.keys.put(key.id, key.keys, child)
 	a, err := child.attr(&st)
 	return child, a, err
 }

@@ -33,6 +33,8 @@ type Options struct {
 	TrustNew bool
 	// Prefetch makes data keys ahead of the first file that is created.
 	Prefetch bool
+	// KeyTTL is how long an unwrapped key lives at most; 0 is no limit.
+	KeyTTL time.Duration
 	// KMSDeadline is how long a file operation waits for the KMS; 0 means 30 s.
 	KMSDeadline time.Duration
 
@@ -40,6 +42,9 @@ type Options struct {
 	Random  io.Reader    // nil means crypto/rand
 	Now     func() time.Time
 	Backing Backing // nil means System; tests put themselves in between
+	// Uptime is the clock of a key's life; nil means one that goes on while the
+	// machine sleeps.
+	Uptime func() time.Duration
 	// MaxDescriptors bounds the open backing descriptors; 0 means half of the limit.
 	MaxDescriptors int
 }
@@ -67,16 +72,17 @@ type Volume struct {
 	log         *slog.Logger
 	providers   *kmsprovider.Registry
 	kmsDeadline time.Duration
-	ctx         context.Context // ends when the volume is closed
+	keyTTL      time.Duration
+	uptime      func() time.Duration
+	cache       atomic.Pointer[Cache] // of plaintext, outside of the volume
+	ctx         context.Context       // ends when the volume is closed
 	cancel      context.CancelFunc
+	tasks       sync.WaitGroup // that run until then
 
-	vk       *crypto.Key
-	names    *crypto.NameCipher
-	symlinks *crypto.SymlinkCipher
-	dirs     *crypto.DirCipher
-	binder   *crypto.Binder
-	xattrs   *crypto.XattrCipher
-	rootID   crypto.ID
+	*volumeKeys // nil while the volume is locked; only who is inside the gate may look
+	custody     custody
+	rootID      crypto.ID
+	fingerprint [32]byte
 
 	root        *Node
 	rootDesc    *descriptor
@@ -114,6 +120,10 @@ func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
 		v.abort()
 		return nil, err
 	}
+	if v.keyTTL > 0 {
+		v.tasks.Go(v.watchKeys)
+		v.tasks.Go(v.watchVolumeKey)
+	}
 	return v, nil
 }
 
@@ -122,7 +132,7 @@ func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
 func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	v := &Volume{
 		readOnly: o.ReadOnly, backing: o.Backing, random: o.Random, log: o.Log,
-		providers: o.Providers, kmsDeadline: o.KMSDeadline, meta: -1, links: -1, redoDir: -1,
+		providers: o.Providers, kmsDeadline: o.KMSDeadline, keyTTL: o.KeyTTL, uptime: o.Uptime, meta: -1, links: -1, redoDir: -1,
 	}
 	if v.backing == nil {
 		v.backing = System{}
@@ -133,10 +143,14 @@ func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error)
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}
+	if v.uptime == nil {
+		v.uptime = bootTime
+	}
 	if v.kmsDeadline == 0 {
 		v.kmsDeadline = defaultKMSDeadline
 	}
 	v.ctx, v.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	v.custody.gate.empty = make(chan struct{}, 1)
 	v.nodes.m = make(map[nodeKey]weak.Pointer[Node])
 	limit, err := raiseDescriptorLimit()
 	if err != nil {
@@ -216,21 +230,18 @@ func (v *Volume) openTree(dir string) error {
 
 // unlock unwraps the volume key and derives what hangs on it.
 func (v *Volume) unlock(ctx context.Context) error {
+	began := v.uptime()
 	kms, cancel := context.WithTimeout(ctx, v.kmsDeadline)
 	defer cancel()
 	vk, err := unlockVolumeKey(kms, v.conf(), v.providers, v.log)
 	if err != nil {
 		return err
 	}
-	v.vk = vk
-	if v.names, err = crypto.NewNameCipher(vk); err != nil {
+	v.custody.checked = began
+	if v.volumeKeys, err = deriveVolumeKeys(vk, v.id); err != nil {
 		return err
 	}
-	v.symlinks = crypto.NewSymlinkCipher(vk, v.id)
-	v.dirs = crypto.NewDirCipher(vk, v.id)
-	v.binder = crypto.NewBinder(vk)
-	v.xattrs = crypto.NewXattrCipher(vk)
-	v.rootID = crypto.RootDirectoryID(vk)
+	v.rootID, v.fingerprint = crypto.RootDirectoryID(vk), crypto.Fingerprint(vk)
 	v.keys = newKeyCache(func(ctx context.Context, id crypto.ID) (*fileKeys, error) {
 		return v.unwrapFile(ctx, id)
 	})
@@ -243,7 +254,7 @@ func (v *Volume) admit(dir string, o Options) (err error) {
 		return err
 	}
 	firstSeen := false
-	v.host, firstSeen, err = v.hosts.admit(dir, v.id, crypto.Fingerprint(v.vk), v.conf().keyIDs(),
+	v.host, firstSeen, err = v.hosts.admit(dir, v.id, v.fingerprint, v.conf().keyIDs(),
 		AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew, Generation: v.conf().Generation, ReadOnly: o.ReadOnly})
 	if err == nil && v.host.Generation > v.conf().Generation {
 		v.log.Warn("the volume's configuration is older than one that this host has seen: a copy from before its keys were changed, or put back by somebody",
@@ -277,8 +288,9 @@ func (v *Volume) start(o Options) error {
 		},
 	}
 	v.pool = newKeyPool(v.ctx, v.newDataKey, func(k newFileKey) {
-		k.keys.blocks.Wipe()
+		k.keys.drop()
 		_ = v.sidecars.remove(k.id)
+		v.debts.paid(&v.debts.sidecars, k.id)
 	})
 	if o.Prefetch {
 		v.pool.prefetch()
@@ -300,8 +312,7 @@ func (v *Volume) ID() crypto.ID { return v.id }
 
 // Fingerprint identifies the volume key, in hex.
 func (v *Volume) Fingerprint() string {
-	f := crypto.Fingerprint(v.vk)
-	return fmt.Sprintf("%x", f[:])
+	return fmt.Sprintf("%x", v.fingerprint)
 }
 
 // ReadOnly tells whether the volume was opened for reading only.
@@ -317,6 +328,8 @@ func (v *Volume) Statfs() (unix.Statfs_t, error) {
 // Close ends all use of the volume: everything is made durable, the session is
 // ended cleanly and the keys are wiped. Nodes must not be used afterwards.
 func (v *Volume) Close() error {
+	v.cancel()
+	v.tasks.Wait()
 	var errs []error
 	if !v.readOnly {
 		v.pool.close()
@@ -358,13 +371,14 @@ func (v *Volume) abort() {
 // release closes descriptors and wipes keys.
 func (v *Volume) release() {
 	v.cancel()
+	v.tasks.Wait()
 	v.stopFollowing()
 	v.descriptors.closeAll()
 	if v.keys != nil {
 		v.keys.wipe()
 	}
-	if v.vk != nil {
-		v.vk.Wipe()
+	if v.volumeKeys != nil {
+		v.volumeKeys.wipe()
 	}
 	if v.sidecars != nil {
 		v.sidecars.close()

@@ -11,7 +11,7 @@
 //	ui.go            messages and hints
 //	exit.go          the one table of exit codes
 //	log.go           log records on stderr, then syslog
-//	init.go mount.go unmount.go info.go version.go kms.go      the subcommands
+//	init.go mount.go unmount.go info.go status.go lock.go version.go kms.go      the subcommands
 //	rewrap.go        changing a volume's keys
 //	reencrypt.go     new data keys for files
 //	progress.go      how far something is that takes long
@@ -34,11 +34,13 @@
 //	serve.go         a mount from opening the volume to closing it
 //	leaving.go       waiting for the process of a mount that is gone
 //	presence.go      how unmount sees that a mount's process is done
+//	attend.go        what a mount answers over its control socket
+//	ask.go           finding that socket, and asking
 //	providers.go     the key providers; the local one's keystore
 //	passphrase.go    where the keystore's passphrase comes from
 //	home.go          the home directory, also where HOME is not set
 //	terminal.go      asking for it
-//	harden.go        no core dumps, no debugger
+//	harden.go        no core dumps, no debugger, no swapping
 //
 // # Background mounts
 //

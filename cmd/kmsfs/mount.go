@@ -28,7 +28,7 @@ Options for -o:
   noxattr               no extended attributes, hence no ACLs
   acl                   enforce POSIX ACLs (allow_other does, too)
   keystore=FILE, passphrase-file=FILE, age-identity=FILE, kms-deadline=DURATION,
-  fingerprint=F, fsname=NAME, idle=DURATION
+  key-ttl=DURATION, fingerprint=F, fsname=NAME, idle=DURATION
                         as the flags of these names
   nosuid, suid, nodev, dev, noexec, exec, noatime, atime, relatime, strictatime,
   nodiratime, diratime, sync, async, dirsync, default_permissions
@@ -44,6 +44,9 @@ What only mount(8) and systemd care for (x-*, nofail, _netdev, user, noauto, …
 			if err != nil {
 				return err
 			}
+			if !cmd.Flags().Changed("key-ttl") && o.keyTTL != nil {
+				f.keyTTL = *o.keyTTL
+			}
 			return a.mount(cmd.Context(), args[0], args[1], f, o)
 		},
 	}
@@ -54,6 +57,7 @@ What only mount(8) and systemd care for (x-*, nofail, _netdev, user, noauto, …
 	flags.StringVar(&f.fingerprint, "fingerprint", "", "refuse the volume unless its fingerprint is `F`")
 	flags.BoolVar(&f.trustNew, "trust-new", false, "accept a volume other than the one that this host knows in BACKING")
 	flags.DurationVar(&f.idle, "idle", 0, "unmount once nothing was asked for `DURATION` (30s, 10m, …) and nobody uses the mount")
+	flags.DurationVar(&f.keyTTL, "key-ttl", defaultKeyTTL, "keep no key in memory for longer than `DURATION` without asking the KMS again (0: no limit)")
 	flags.StringArrayVarP(&options, "options", "o", nil, "mount `OPTIONS`, separated by commas")
 	flags.StringVar(&f.fsName, "fsname", "", "`NAME` that mount(8) and df(1) show as the source (default BACKING)")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "say nothing but errors and warnings")

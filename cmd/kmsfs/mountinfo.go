@@ -18,6 +18,7 @@ type mountEntry struct {
 	mountpoint string
 	fsType     string
 	source     string
+	uid        int // whose FUSE mount it is; -1 where that is not said
 }
 
 // findMount returns what is mounted at path, which is absolute and without
@@ -27,14 +28,9 @@ func findMount(path string) (mountEntry, bool, error) { return findMountOf("self
 
 // findMountOf is findMount where another process lives, which is named by its ID.
 func findMountOf(process, path string) (mountEntry, bool, error) {
-	f, err := os.Open("/proc/" + process + "/mountinfo")
+	entries, err := listMounts(process)
 	if err != nil {
-		return mountEntry{}, false, fmt.Errorf("read mounts: %w", err)
-	}
-	defer f.Close()
-	entries, err := parseMountinfo(f)
-	if err != nil {
-		return mountEntry{}, false, fmt.Errorf("read mounts: %w", err)
+		return mountEntry{}, false, err
 	}
 	var found mountEntry
 	ok := false
@@ -44,6 +40,20 @@ func findMountOf(process, path string) (mountEntry, bool, error) {
 		}
 	}
 	return found, ok, nil
+}
+
+// listMounts returns all that is mounted where a process lives: "self", or its ID.
+func listMounts(process string) ([]mountEntry, error) {
+	f, err := os.Open("/proc/" + process + "/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	defer f.Close()
+	entries, err := parseMountinfo(f)
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	return entries, nil
 }
 
 // parseMountinfo reads /proc/self/mountinfo; lines of another form are skipped.
@@ -59,9 +69,23 @@ func parseMountinfo(r io.Reader) ([]mountEntry, error) {
 		}
 		entries = append(entries, mountEntry{
 			device: left[2], mountpoint: unescapeOctal(left[4]), fsType: right[0], source: unescapeOctal(right[1]),
+			uid: mountingUser(right[2:]),
 		})
 	}
 	return entries, lines.Err()
+}
+
+// mountingUser finds user_id, which the kernel shows of every FUSE mount, among
+// the options of the file system.
+func mountingUser(options []string) int {
+	for option := range strings.SplitSeq(strings.Join(options, ","), ",") {
+		if value, ok := strings.CutPrefix(option, "user_id="); ok {
+			if uid, err := strconv.Atoi(value); err == nil {
+				return uid
+			}
+		}
+	}
+	return -1
 }
 
 // unescapeOctal undoes the kernel's escapes: \040 is a space.

@@ -20,6 +20,7 @@ type mountOptions struct {
 	fingerprint string
 	idle        time.Duration
 	kmsDeadline time.Duration
+	keyTTL      *time.Duration // nil if it is not said
 	keystore    string
 	ageIdentity string   // file
 	passphrase  string   // file
@@ -104,6 +105,13 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 			return usagef("mount option %q: want a duration such as 30s or 10m", option)
 		}
 		*map[string]*time.Duration{"idle": &o.idle, "kms-deadline": &o.kmsDeadline}[name] = d
+		return nil
+	case "key-ttl":
+		d, err := time.ParseDuration(value)
+		if err != nil || d < 0 {
+			return usagef("mount option %q: want a duration such as 10m or 1h, or 0 for no limit", option)
+		}
+		o.keyTTL = &d
 		return nil
 	case "user", // mount(8) says who mounted
 		"user_id", "group_id", "max_read": // and repeats the kernel's words for a mount

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"kmsfs/control"
 )
 
 // mountRequest is a mount to make, checked and with absolute paths, so that it
@@ -24,11 +26,20 @@ type mountRequest struct {
 	FsName        string
 	KernelOptions []string
 	StateDir      string
+	ControlDirs   []string // where the control socket may lie, the best place first
 	LogLevel      slog.Level
 	Idle          time.Duration // 0: never unmounted by itself
+	KeyTTL        time.Duration // 0: no limit
 
 	keySources
 }
+
+const (
+	// defaultKeyTTL is short enough for a revoked key to matter, and long enough
+	// for the KMS to be asked seldom: a file in use costs a call an hour.
+	defaultKeyTTL = time.Hour
+	minKeyTTL     = time.Second
+)
 
 // mountFlags are the flags of mount, which the helper lacks.
 type mountFlags struct {
@@ -40,6 +51,7 @@ type mountFlags struct {
 	fingerprint string
 	fsName      string
 	idle        time.Duration
+	keyTTL      time.Duration
 	quiet       bool
 	debug       bool
 }
@@ -57,6 +69,7 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		Fingerprint:   firstOf(f.fingerprint, o.fingerprint),
 		FsName:        firstOf(f.fsName, o.fsName),
 		KernelOptions: o.kernel,
+		KeyTTL:        f.keyTTL,
 	}
 	if r.Idle = f.idle; r.Idle == 0 {
 		r.Idle = o.idle
@@ -64,6 +77,8 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 	switch {
 	case r.Idle < 0:
 		return nil, usagef("idle time %v: want a time that passes", r.Idle)
+	case r.KeyTTL != 0 && r.KeyTTL < minKeyTTL:
+		return nil, usagef("key TTL %v: want at least %v, or 0 for no limit", r.KeyTTL, minKeyTTL)
 	case o.noXattr && o.acl:
 		return nil, usagef("mount options noxattr and acl exclude each other")
 	case f.quiet && f.debug:
@@ -106,6 +121,7 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 	if r.keySources, err = a.keySources(); err != nil {
 		return nil, err
 	}
+	r.ControlDirs = control.Directories(a.getenv, a.euid)
 	r.StateDir, err = a.stateDir()
 	return r, err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	kmsfs "kmsfs/fs"
 	"kmsfs/kmsprovider"
@@ -27,8 +28,14 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	defer signal.Stop(signals)
 
-	keys := r.registry(passphrase, keystoreRequired, func(string, ...any) {})
+	if err := lockMemory(); err != nil {
+		log.Debug("keys may be swapped out", "error", err)
+	}
+	asked := &changingSource{source: passphrase}
+	keys := r.registry(asked.ask, keystoreRequired, func(string, ...any) {})
 	defer func() { err = errors.Join(err, keys.Close()) }()
+	var meter kmsprovider.Meter
+	keys.WrapWith(meter.Wrap)
 	v, err := openVolume(ctx, r, keys, log)
 	if err != nil {
 		return err
@@ -42,6 +49,11 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	p := announce(r.Mountpoint, log)
 	defer func() { p.finish(err) }()
+	t := attendant{
+		request: r, volume: v, mount: m, keys: keys, passphrase: asked, meter: &meter,
+		since: time.Now().UTC().Truncate(time.Second), log: log,
+	}
+	t.attend()
 	if err = ready(); err == nil {
 		log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())
 	}
@@ -53,6 +65,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	m.Wait()
 	close(gone)
 	p.gone()
+	t.close()
 	log.Info("unmounted", "mountpoint", r.Mountpoint)
 	if closeErr := v.Close(); closeErr != nil {
 		err = errors.Join(err, fmt.Errorf("close volume %s: %w", r.Backing, closeErr))
@@ -71,7 +84,7 @@ func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry
 	}
 	return volume.Open(ctx, r.Backing, volume.Options{
 		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Mountpoint: r.Mountpoint,
-		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, KMSDeadline: r.KMSDeadline, Prefetch: true, Log: log,
+		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, KMSDeadline: r.KMSDeadline, KeyTTL: r.KeyTTL, Prefetch: true, Log: log,
 	})
 }
 

@@ -8,12 +8,21 @@ import (
 	"kmsfs/kmsprovider"
 )
 
+// turning describes what makes a key usable or not. Other than AWS's own keys,
+// the one that kmsfs manages can be disabled too: volumes are revoked with it,
+// and nothing is lost.
+func turning(name, keyID string) operation {
+	o := managing(name, keyID, switching)
+	o.customer = false
+	return o
+}
+
 // EnableKeyInput makes a disabled key usable again.
 type EnableKeyInput struct {
 	KeyID string `json:"KeyId"`
 }
 
-func (in *EnableKeyInput) operation() operation { return managing("EnableKey", in.KeyID, switching) }
+func (in *EnableKeyInput) operation() operation { return turning("EnableKey", in.KeyID) }
 
 func (in *EnableKeyInput) perform(c *call) (any, error) {
 	return nil, c.setState(kmsprovider.StateEnabled)
@@ -32,7 +41,7 @@ type DisableKeyInput struct {
 	KeyID string `json:"KeyId"`
 }
 
-func (in *DisableKeyInput) operation() operation { return managing("DisableKey", in.KeyID, switching) }
+func (in *DisableKeyInput) operation() operation { return turning("DisableKey", in.KeyID) }
 
 func (in *DisableKeyInput) perform(c *call) (any, error) {
 	return nil, c.setState(kmsprovider.StateDisabled)
