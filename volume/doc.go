@@ -30,6 +30,7 @@
 //	filekey.go      the cache of unwrapped data keys
 //	sidecar.go      the store of wrapped data keys
 //	pool.go         data keys made ahead for files that do not exist yet
+//	pace.go         how many calls to a KMS to have under way
 //	reap.go         removal of sidecars that no file needs any more
 //	redo.go replay.go   slots that make a change of several places atomic
 //	                under kill -9, and what the next mount does with them

@@ -258,7 +258,8 @@ func (v *Volume) start(o Options) error {
 			v.log.Warn("sidecar left behind", "sidecar", sidecarPath(id), "error", err)
 		},
 	}
-	v.pool = newKeyPool(v.ctx, v.newDataKey, func(k newFileKey) {
+	// A little more than a call has, whose own error says more.
+	v.pool = newKeyPool(v.ctx, v.kmsDeadline+100*time.Millisecond, v.newDataKey, func(k newFileKey) {
 		k.keys.blocks.Wipe()
 		_ = v.sidecars.remove(k.id)
 	})
