@@ -10,6 +10,7 @@
 //	init.go info.go making a volume, and what can be said of one without a key
 //	hoststate.go admit.go   what this host remembers of a volume (trust anchor)
 //	session.go writing.go   the one mount that writes
+//	follow.go       going by a new volume.json while mounted
 //	volumekey.go    the volume key, unwrapped once a mount
 //	backing*.go     Backing: the seam for every call on the backing directory
 //	errors.go integrity.go   what callers can tell apart

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -128,7 +129,9 @@ func (v *Volume) unwrapFile(ctx context.Context, id crypto.ID) (*fileKeys, error
 	}
 	dek, err := v.unwrapEntry(ctx, sc)
 	if err != nil {
-		return nil, err
+		if dek, sc, err = v.unwrapAgain(ctx, sc, err); err != nil {
+			return nil, err
+		}
 	}
 	secret := crypto.FileSecret(v.vk, dek)
 	dek.Wipe()
@@ -137,6 +140,22 @@ func (v *Volume) unwrapFile(ctx context.Context, id crypto.ID) (*fileKeys, error
 		return nil, &sidecarError{sidecarPath(id), err}
 	}
 	return deriveFileKeys(secret, id), nil
+}
+
+// unwrapAgain follows rewrap, which may have replaced the sidecar, or the key
+// that opens it, since both were read. Where neither changed, the failure stands.
+func (v *Volume) unwrapAgain(ctx context.Context, sc *crypto.Sidecar, failure error) (*crypto.Key, *crypto.Sidecar, error) {
+	if v.mode == ModeVolume || ctx.Err() != nil {
+		return nil, nil, failure
+	}
+	before := v.conf()
+	v.followConfig()
+	again, err := v.sidecars.read(v.id, sc.File)
+	if err != nil || v.conf() == before && reflect.DeepEqual(again, sc) {
+		return nil, nil, failure
+	}
+	dek, err := v.unwrapEntry(ctx, again)
+	return dek, again, err
 }
 
 func (v *Volume) unwrapEntry(ctx context.Context, sc *crypto.Sidecar) (*crypto.Key, error) {
@@ -201,7 +220,13 @@ func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.kmsDeadline)
 	defer cancel()
-	dek, wrapped, err := v.generate(ctx, id)
+	var wrappers []ConfigKey
+	if v.mode == ModeFile {
+		config := v.beginIssue()
+		defer v.endIssue(config) // only when the sidecar is written
+		wrappers = config.activeKeys()
+	}
+	dek, wrapped, err := v.generate(ctx, id, wrappers)
 	if err != nil {
 		return newFileKey{}, err
 	}
@@ -219,8 +244,9 @@ func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
 	return newFileKey{id: id, keys: deriveFileKeys(secret, id)}, nil
 }
 
-// generate draws the data key: from the KMS, or under the volume key.
-func (v *Volume) generate(ctx context.Context, id crypto.ID) (*crypto.Key, []crypto.WrappedKey, error) {
+// generate draws the data key: from the KMS, wrapped under each of wrappers, or
+// under the volume key.
+func (v *Volume) generate(ctx context.Context, id crypto.ID, wrappers []ConfigKey) (*crypto.Key, []crypto.WrappedKey, error) {
 	if v.mode == ModeVolume {
 		dek, err := crypto.GenerateKey(v.random)
 		if err != nil {
@@ -232,7 +258,7 @@ func (v *Volume) generate(ctx context.Context, id crypto.ID) (*crypto.Key, []cry
 	ec := dataKeyContext(v.id, id)
 	var dek *crypto.Key
 	var wrapped []crypto.WrappedKey
-	for _, key := range v.conf().activeKeys() {
+	for _, key := range wrappers {
 		p, err := v.providers.Provider(ctx, key.Provider)
 		if err != nil {
 			return nil, nil, err

@@ -91,6 +91,8 @@ type Volume struct {
 	pool     *keyPool
 	reaper   *reaper
 
+	follow  follower
+	meta    int // descriptor of .kmsfs
 	links   int // descriptor of .kmsfs/links
 	redoDir int // descriptor of .kmsfs/redo
 	redo    *redoFile
@@ -105,7 +107,7 @@ type Volume struct {
 func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	v := &Volume{
 		readOnly: o.ReadOnly, backing: o.Backing, random: o.Random, log: o.Log,
-		providers: o.Providers, kmsDeadline: o.KMSDeadline, links: -1, redoDir: -1,
+		providers: o.Providers, kmsDeadline: o.KMSDeadline, meta: -1, links: -1, redoDir: -1,
 	}
 	if v.backing == nil {
 		v.backing = System{}
@@ -156,11 +158,16 @@ func (v *Volume) openTree(dir string) error {
 		return err
 	}
 	v.rootDesc = &descriptor{fd: fd, slot: -1}
-	config, err := readConfig(v.backing, fd)
+	if v.meta, err = openMeta(v.backing, fd); err != nil {
+		return fmt.Errorf("open volume %s: %w", dir, err)
+	}
+	stamp, _ := v.configStamp() // before it is read: a later one is seen as such
+	config, err := readConfigIn(v.backing, v.meta)
 	if err != nil {
 		return fmt.Errorf("open volume %s: %w", dir, err)
 	}
 	v.config.Store(config)
+	v.follow.seen = stamp
 	v.id, v.mode = config.ID, config.KeyMode
 	var st unix.Statx_t
 	if err := v.backing.Statx(fd, "", &st); err != nil {
@@ -170,17 +177,12 @@ func (v *Volume) openTree(dir string) error {
 	v.rootDesc.node = v.root
 	v.nodes.m[v.root.key] = weak.Make(v.root)
 
-	meta, err := v.backing.Openat(fd, metaDir, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", filepath.Join(dir, metaDir), err)
-	}
-	defer v.backing.Close(meta)
 	open := func(name string) (int, error) {
-		fd, err := v.backing.Openat(meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		fd, err := v.backing.Openat(v.meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err == unix.ENOENT && !v.readOnly {
 			// A sync tool that drops empty directories left it out.
-			if err = v.backing.Mkdirat(meta, name, 0o700); err == nil {
-				fd, err = v.backing.Openat(meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			if err = v.backing.Mkdirat(v.meta, name, 0o700); err == nil {
+				fd, err = v.backing.Openat(v.meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 			}
 		}
 		if err != nil {
@@ -266,6 +268,7 @@ func (v *Volume) start(o Options) error {
 	if o.Prefetch {
 		v.pool.prefetch()
 	}
+	go v.watchConfig()
 	return nil
 }
 
@@ -309,6 +312,7 @@ func (v *Volume) Close() error {
 		// Only what is durable may be called cleanly ended: from then on every
 		// mismatch is damage.
 		errs = append(errs, v.syncAll())
+		v.stopFollowing()
 		v.redo.close()
 		if errors.Join(errs...) == nil {
 			errs = append(errs, v.endWriting())
@@ -329,6 +333,7 @@ func (v *Volume) abort() {
 	if v.redo != nil {
 		v.redo.close()
 	}
+	v.stopFollowing()
 	if v.session != nil {
 		v.cancelWriting()
 	}
@@ -338,6 +343,7 @@ func (v *Volume) abort() {
 // release closes descriptors and wipes keys.
 func (v *Volume) release() {
 	v.cancel()
+	v.stopFollowing()
 	v.descriptors.closeAll()
 	if v.keys != nil {
 		v.keys.wipe()
@@ -348,7 +354,7 @@ func (v *Volume) release() {
 	if v.sidecars != nil {
 		v.sidecars.close()
 	}
-	for _, fd := range []int{v.links, v.redoDir} {
+	for _, fd := range []int{v.meta, v.links, v.redoDir} {
 		if fd >= 0 {
 			v.backing.Close(fd)
 		}

@@ -29,6 +29,7 @@ func (v *Volume) beginWriting(o Options) error {
 	if err != nil {
 		return err
 	}
+	v.follow.told = v.conf().Generation
 	// Only now nobody else changes it: what was loaded before may be out of date.
 	if v.host, err = v.hosts.load(v.id); err != nil {
 		return err
