@@ -31,6 +31,8 @@
 //	filekey.go      the cache of unwrapped data keys
 //	sidecar.go      the store of wrapped data keys
 //	pool.go         data keys made ahead for files that do not exist yet
+//	ahead.go stream.go   data keys unwrapped ahead of who reads file after file
+//	walk.go         in which order such programs read
 //	pace.go         how many calls to a KMS to have under way
 //	reap.go         removal of sidecars that no file needs any more
 //	redo.go replay.go   slots that make a change of several places atomic
@@ -57,6 +59,7 @@
 //	Node.mu            places, descriptor and file state of a node. Upwards only:
 //	                   a holder may take its parent's, never a child's. Held while
 //	                   the backing file is opened, never across a KMS call.
+//	ahead.mu           what is foretold; a holder may look into the key cache
 //	everything else    leaf locks: node table, descriptor set, key cache, pool, queues
 //
 // No lock is held across a call to a KMS: the key cache lets later callers for

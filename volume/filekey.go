@@ -32,16 +32,22 @@ func deriveFileKeys(secret *crypto.Key, id crypto.ID) *fileKeys {
 // keyCache holds the keys of files in use. A file that several callers want at
 // once is unwrapped once; the others wait without a lock.
 type keyCache struct {
-	unwrap func(context.Context, crypto.ID) (*fileKeys, error)
+	unwrap   func(context.Context, crypto.ID) (*fileKeys, error)
+	measured func(time.Duration, error) // told what each unwrap took and came to; may be nil
 
-	mu sync.Mutex
-	m  map[crypto.ID]*keyEntry
+	mu     sync.Mutex
+	m      map[crypto.ID]*keyEntry
+	used   uint64 // keys unwrapped ahead that were asked for
+	unused uint64 // and those that were dropped before
 }
 
 type keyEntry struct {
 	done chan struct{} // closed when keys or err is set
 	keys *fileKeys
 	err  error
+
+	ahead   *stream // that had it unwrapped before anybody asked; nil for most
+	claimed bool    // somebody has asked since
 }
 
 func newKeyCache(unwrap func(context.Context, crypto.ID) (*fileKeys, error)) *keyCache {
@@ -49,31 +55,61 @@ func newKeyCache(unwrap func(context.Context, crypto.ID) (*fileKeys, error)) *ke
 }
 
 // get returns the keys of a file, unwrapping them if they are not cached.
-// Failures are not cached: the next caller asks again.
+// Failures are not cached: the next caller asks again, and so does one who
+// waited for a call that was made ahead.
 func (c *keyCache) get(ctx context.Context, id crypto.ID) (*fileKeys, error) {
-	c.mu.Lock()
-	e := c.m[id]
-	if e == nil {
-		e = &keyEntry{done: make(chan struct{})}
-		c.m[id] = e
-		c.mu.Unlock()
-		e.keys, e.err = c.unwrap(ctx, id)
-		if e.err != nil {
-			c.mu.Lock()
-			if c.m[id] == e {
-				delete(c.m, id)
-			}
+	for {
+		c.mu.Lock()
+		e := c.m[id]
+		if e == nil {
+			e = c.begin(id)
 			c.mu.Unlock()
+			c.finish(ctx, id, e)
+			return e.keys, e.err
 		}
-		close(e.done)
-		return e.keys, e.err
+		c.claim(e)
+		c.mu.Unlock()
+		select {
+		case <-e.done:
+			if e.err == nil || e.ahead == nil {
+				return e.keys, e.err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	c.mu.Unlock()
-	select {
-	case <-e.done:
-		return e.keys, e.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+}
+
+// begin makes the entry of a file whose keys will be unwrapped. The caller
+// holds mu.
+func (c *keyCache) begin(id crypto.ID) *keyEntry {
+	e := &keyEntry{done: make(chan struct{})}
+	c.m[id] = e
+	return e
+}
+
+// finish unwraps the keys of an entry.
+func (c *keyCache) finish(ctx context.Context, id crypto.ID, e *keyEntry) {
+	began := time.Now()
+	e.keys, e.err = c.unwrap(ctx, id)
+	if c.measured != nil {
+		c.measured(time.Since(began), e.err)
+	}
+	if e.err != nil {
+		c.mu.Lock()
+		if c.m[id] == e {
+			delete(c.m, id)
+		}
+		c.mu.Unlock()
+	}
+	close(e.done)
+}
+
+// claim notes that somebody asked for an entry. The caller holds mu.
+func (c *keyCache) claim(e *keyEntry) {
+	if e.ahead != nil && !e.claimed {
+		e.claimed = true
+		c.used++
 	}
 }
 
@@ -90,8 +126,11 @@ func (c *keyCache) put(id crypto.ID, k *fileKeys) {
 // memory is wiped when the last of them is done with it.
 func (c *keyCache) drop(id crypto.ID) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.m[id]; e != nil && e.ahead != nil && !e.claimed {
+		c.unused++
+	}
 	delete(c.m, id)
-	c.mu.Unlock()
 }
 
 // wipe drops and wipes everything.
@@ -99,6 +138,9 @@ func (c *keyCache) wipe() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, e := range c.m {
+		if e.ahead != nil && !e.claimed {
+			c.unused++
+		}
 		select {
 		case <-e.done:
 			if e.keys != nil {

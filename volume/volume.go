@@ -87,6 +87,7 @@ type Volume struct {
 	debts       debts
 
 	keys     *keyCache
+	ahead    *ahead
 	sidecars *sidecarStore
 	pool     *keyPool
 	reaper   *reaper
@@ -222,6 +223,9 @@ func (v *Volume) unlock(ctx context.Context) error {
 	v.keys = newKeyCache(func(ctx context.Context, id crypto.ID) (*fileKeys, error) {
 		return v.unwrapFile(ctx, id)
 	})
+	if v.mode == ModeFile {
+		v.ahead = newAhead(v)
+	}
 	return nil
 }
 
@@ -343,6 +347,7 @@ func (v *Volume) abort() {
 // release closes descriptors and wipes keys.
 func (v *Volume) release() {
 	v.cancel()
+	v.ahead.close()
 	v.stopFollowing()
 	v.descriptors.closeAll()
 	if v.keys != nil {

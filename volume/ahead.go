@@ -1,0 +1,256 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"kmsfs/crypto"
+)
+
+// ahead unwraps data keys before they are asked for, where files are read for
+// the first time in the order in which directories list them, so that reading
+// many small files does not wait for the KMS once for each.
+//
+// It starts with reads alone: listing and stat cause no call. The first read of
+// a file that has to wait for the KMS is remembered together with the file that
+// a walk would come to next. When that one is asked for, keys are unwrapped
+// ahead from there on, in a window that begins with two and grows with what the
+// KMS takes and how fast the program reads, up to aheadLimit. It does not go on
+// into another directory before the program does. At most as many calls as
+// there are in the window are in vain; a program that leaves out more than
+// every fourth file gets no more.
+//
+// Failures here are nobody's: they are not cached, a reader that waited asks for
+// itself, and nothing is unwrapped ahead for a while.
+type ahead struct {
+	vol    *Volume
+	ctx    context.Context
+	cancel context.CancelFunc
+	group  sync.WaitGroup // goroutines
+
+	mu      sync.Mutex
+	pace    pace
+	streams []*stream // the one that was of use last comes last
+	misses  int       // since a guess was right
+	last    uint64    // inode of the last miss
+	timer   *time.Timer
+	closed  bool
+}
+
+const (
+	aheadLimit   = 64                     // calls under way and keys not yet asked for, in all
+	aheadStreams = 8                      // places of which it remembers what comes next
+	aheadWorth   = 200 * time.Microsecond // calls that take less are not worth it
+	aheadKeep    = time.Minute            // after which a key that nobody asked for is dropped
+)
+
+func newAhead(v *Volume) *ahead {
+	a := &ahead{vol: v, pace: pace{least: 2, most: aheadLimit}}
+	a.ctx, a.cancel = context.WithCancel(v.ctx)
+	v.keys.measured = a.measured
+	return a
+}
+
+// measured learns what a call took, and that calls fail.
+func (a *ahead) measured(d time.Duration, err error) {
+	var bad *sidecarError
+	if errors.As(err, &bad) || errors.Is(err, context.Canceled) {
+		return // says nothing of the KMS
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.pace.took(d)
+	} else {
+		a.pace.failed(time.Now(), err)
+	}
+}
+
+// ask is told of each file before its keys are taken from the cache. It waits
+// for no call, and reads no more than one directory's beginning.
+func (a *ahead) ask(n *Node, id crypto.ID) {
+	if a == nil {
+		return
+	}
+	s, cached := a.vol.keys.look(id)
+	if cached && s == nil {
+		return
+	}
+	now := time.Now()
+	a.mu.Lock()
+	a.pace.asked(now)
+	if s == nil {
+		s = a.guessed(n, id)
+	}
+	switch {
+	case s != nil:
+		a.misses = 0
+		a.advance(s, id, now)
+	case a.worthGuessing(n):
+		a.mu.Unlock()
+		a.guess(n)
+		return
+	}
+	a.mu.Unlock()
+}
+
+// guessed returns the stream that foretold n: it comes next, or a call ahead
+// for it failed. The caller holds mu.
+func (a *ahead) guessed(n *Node, id crypto.ID) *stream {
+	for _, s := range a.streams {
+		if s.held && s.next.ino == n.key.ino {
+			s.held = false
+			s.crosses = s.crosses || s.next.dir != s.dir
+			s.dir = s.next.dir
+			return s
+		}
+		if s.has(id) {
+			return s
+		}
+	}
+	return nil
+}
+
+// worthGuessing tells whether to look for what comes after a miss. Programs that
+// read in no order make it look rarely. The caller holds mu.
+func (a *ahead) worthGuessing(n *Node) bool {
+	again := n.key.ino == a.last // another part of the same file
+	a.last = n.key.ino
+	if again || a.closed || a.pace.call < aheadWorth || a.pace.resting(time.Now()) {
+		return false
+	}
+	a.misses++
+	return a.misses <= 8 || a.misses%32 < 2
+}
+
+// guess remembers which file a walk comes to after n.
+func (a *ahead) guess(n *Node) {
+	w, err := a.vol.walkFrom(n)
+	if err != nil {
+		return
+	}
+	s := &stream{walk: w, dir: w.frames[0].ino, held: true, used: time.Now()}
+	for {
+		if s.next, err = w.next(); err != nil {
+			w.close()
+			return
+		}
+		if _, cached := a.vol.keys.look(s.next.id); !cached {
+			break
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		w.close()
+		return
+	}
+	if len(a.streams) == aheadStreams {
+		a.end(a.streams[0])
+	}
+	a.streams = append(a.streams, s)
+	if a.timer == nil {
+		a.timer = time.AfterFunc(aheadKeep, a.sweep)
+	}
+}
+
+// window is how many keys a stream may have that nobody asked for yet. The
+// caller holds mu.
+func (a *ahead) window() int {
+	active := 0
+	for _, s := range a.streams {
+		if len(s.pending) > 0 {
+			active++
+		}
+	}
+	return max(1, a.pace.width()/max(1, active))
+}
+
+// sweep ends the streams of programs that went away.
+func (a *ahead) sweep() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old := time.Now().Add(-aheadKeep)
+	for _, s := range slices.Clone(a.streams) {
+		if s.used.Before(old) {
+			a.end(s)
+			continue
+		}
+		s.skipped = a.dropOld(s.skipped, old)
+		s.pending = a.dropOld(s.pending, old)
+	}
+	a.timer = nil
+	if len(a.streams) > 0 && !a.closed {
+		a.timer = time.AfterFunc(aheadKeep/4, a.sweep)
+	}
+}
+
+// dropOld drops the keys that were unwrapped before a time. The caller holds mu.
+func (a *ahead) dropOld(keys []aheadKey, old time.Time) []aheadKey {
+	return slices.DeleteFunc(keys, func(k aheadKey) bool {
+		if !k.at.Before(old) {
+			return false
+		}
+		a.vol.keys.dropUnused(k.id)
+		return true
+	})
+}
+
+// close ends everything and waits for it.
+func (a *ahead) close() {
+	if a == nil {
+		return
+	}
+	a.cancel()
+	a.mu.Lock()
+	a.closed = true
+	for len(a.streams) > 0 {
+		a.end(a.streams[0])
+	}
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	a.mu.Unlock()
+	a.group.Wait()
+}
+
+// look tells whether the keys of a file are cached or being unwrapped, and for
+// which stream, if nobody has asked for them yet.
+func (c *keyCache) look(id crypto.ID) (s *stream, cached bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.m[id]
+	if e == nil {
+		return nil, false
+	}
+	if e.claimed {
+		return nil, true
+	}
+	return e.ahead, true
+}
+
+// beginAhead makes the entry of a file that nobody has asked for; nil if there
+// is one.
+func (c *keyCache) beginAhead(id crypto.ID, s *stream) *keyEntry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m[id] != nil {
+		return nil
+	}
+	e := c.begin(id)
+	e.ahead = s
+	return e
+}
+
+// dropUnused drops the keys of a file if nobody has asked for them.
+func (c *keyCache) dropUnused(id crypto.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.m[id]; e != nil && e.ahead != nil && !e.claimed {
+		c.unused++
+		delete(c.m, id)
+	}
+}

@@ -1,0 +1,475 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kmsfs/kmsprovider"
+)
+
+// slowKMS takes a while for every call, in a bubble of synctest: elapsed time
+// over delay is the number of round trips that somebody waited for.
+type slowKMS struct {
+	*fakeKMS
+	delay time.Duration
+
+	mu          sync.Mutex
+	under, peak int
+	refuse      func(under int) error // asked for each Decrypt; nil refuses nothing
+}
+
+func (k *slowKMS) wait(ctx context.Context) error {
+	k.mu.Lock()
+	k.under++
+	k.peak = max(k.peak, k.under)
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		k.under--
+		k.mu.Unlock()
+	}()
+	select {
+	case <-time.After(k.delay):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (k *slowKMS) GenerateDataKey(ctx context.Context, keyID string, ec kmsprovider.Context) ([]byte, []byte, error) {
+	if err := k.wait(ctx); err != nil {
+		return nil, nil, err
+	}
+	return k.fakeKMS.GenerateDataKey(ctx, keyID, ec)
+}
+
+func (k *slowKMS) Decrypt(ctx context.Context, keyID string, wrapped []byte, ec kmsprovider.Context) ([]byte, error) {
+	k.mu.Lock()
+	refuse, under := k.refuse, k.under
+	k.mu.Unlock()
+	if err := k.wait(ctx); err != nil {
+		return nil, err
+	}
+	if refuse != nil {
+		if err := refuse(under); err != nil {
+			k.count("Decrypt") // it was asked
+			return nil, err
+		}
+	}
+	return k.fakeKMS.Decrypt(ctx, keyID, wrapped, ec)
+}
+
+// slowly runs a test in a bubble, on a volume of a KMS that takes 10 ms.
+func slowly(t *testing.T, mode KeyMode, test func(t *testing.T, b *slowBench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &slowBench{bench: newBench(t, mode)}
+		b.slow = &slowKMS{fakeKMS: b.kms, delay: 10 * time.Millisecond}
+		test(t, b)
+	})
+}
+
+type slowBench struct {
+	*bench
+	slow *slowKMS
+}
+
+func (b *slowBench) open() *Volume {
+	b.t.Helper()
+	return b.bench.open(func(o *Options) {
+		o.Providers = kmsprovider.NewRegistry()
+		o.Providers.Register("local", func(context.Context) (kmsprovider.Provider, error) { return b.slow, nil })
+	})
+}
+
+// decrypts counts the calls that a function makes, also those that come after
+// it, and how many round trips to the KMS it waited for.
+func (b *slowBench) decrypts(call func()) (calls, waits int) {
+	b.t.Helper()
+	before, began := b.kms.count("Decrypt"), time.Now()
+	call()
+	waits = int(time.Since(began) / b.slow.delay)
+	time.Sleep(b.slow.delay) // those under way
+	synctest.Wait()
+	return b.kms.count("Decrypt") - before, waits
+}
+
+// fill makes a tree of dirs directories of 1 to 9 files, some empty, some with a
+// second name, and returns the number of files with content.
+func fill(t *testing.T, v *Volume, dirs int) (files int) {
+	t.Helper()
+	parents := []*Node{v.Root()}
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range dirs {
+		d, _, err := parents[r.IntN(len(parents))].Mkdir(fmt.Sprintf("dir%d", i), 0o755, Owner{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		parents = append(parents, d)
+		for j := range 1 + r.IntN(9) {
+			n := createFile(t, d, fmt.Sprintf("file%d", j), pattern(j*100, byte(i)))
+			if j > 0 {
+				files++
+			}
+			if j == 3 {
+				if _, err := d.Link(n, "second name"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if _, _, err := d.Symlink("symlink", "file0", Owner{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+// visit calls f for every file below dir in the order of tar.
+func visit(t *testing.T, dir *Node, f func(*Node)) {
+	t.Helper()
+	for _, name := range list(t, dir) {
+		n := lookup(t, dir, name)
+		switch {
+		case n.IsDir():
+			visit(t, n, f)
+		case n.IsRegular():
+			f(n)
+		}
+	}
+}
+
+// read reads a file as a program does: an empty one is not asked for.
+func read(t *testing.T, n *Node) {
+	t.Helper()
+	if a, err := n.Attr(); err != nil {
+		t.Fatal(err)
+	} else if a.Size > 0 {
+		readAll(t, n)
+	}
+}
+
+func TestAColdReadOfATreeIsOneDecryptForEachFileAndFewAreWaitedFor(t *testing.T) {
+	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+		v := b.open()
+		files := fill(t, v, 100)
+		b.close(v)
+		v = b.open()
+		visited := 0
+		calls, waits := b.decrypts(func() {
+			visit(t, v.Root(), func(n *Node) {
+				read(t, n)
+				visited++
+				time.Sleep(300 * time.Microsecond)
+			})
+		})
+		spent := waits - visited*300/10000 // what was not slept
+		t.Logf("%d files: %d calls, %d round trips waited for, %d calls under way", files, calls, spent, b.slow.peak)
+		if calls != files {
+			t.Errorf("%d Decrypt for %d files", calls, files)
+		}
+		if spent > 20 {
+			t.Errorf("waited for %d round trips", spent)
+		}
+		if b.slow.peak > aheadLimit+1 {
+			t.Errorf("%d calls under way", b.slow.peak)
+		}
+		if v.keys.unused != 0 || v.keys.used < uint64(files)*9/10 {
+			t.Errorf("%d keys unwrapped ahead were used, %d were not", v.keys.used, v.keys.unused)
+		}
+		calls, _ = b.decrypts(func() { visit(t, v.Root(), func(n *Node) { read(t, n) }) })
+		if calls != 0 {
+			t.Errorf("%d Decrypt for a warm read", calls)
+		}
+	})
+}
+
+func TestReadingInOneDirectoryUnwrapsNothingInOthers(t *testing.T) {
+	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+		v := b.open()
+		for _, name := range []string{"a", "b", "c"} {
+			d, _, err := v.Root().Mkdir(name, 0o755, Owner{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 20 {
+				createFile(t, d, fmt.Sprint(i), []byte("content"))
+			}
+		}
+		b.close(v)
+		v = b.open()
+		for _, name := range []string{"b", "c", "a"} {
+			calls, waits := b.decrypts(func() { visit(t, lookup(t, v.Root(), name), func(n *Node) { read(t, n) }) })
+			if calls != 20 || waits > 9 {
+				t.Errorf("%d Decrypt for the 20 files of %s, %d waited for", calls, name, waits)
+			}
+		}
+	})
+}
+
+func TestNothingIsUnwrappedForListingsAndSingleFiles(t *testing.T) {
+	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+		v := b.open()
+		fill(t, v, 30)
+		b.close(v)
+		v = b.open()
+		var files []*Node
+		calls, _ := b.decrypts(func() {
+			visit(t, v.Root(), func(n *Node) {
+				a, err := n.Attr()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if a.Size > 0 {
+					files = append(files, n)
+				}
+			})
+		})
+		if calls != 0 {
+			t.Errorf("%d Decrypt for find and stat", calls)
+		}
+		// In no order, and never two that follow each other.
+		var some []*Node
+		for i := len(files) - 1; i >= 0; i -= 3 {
+			some = append(some, files[i])
+		}
+		calls, _ = b.decrypts(func() {
+			for _, n := range some {
+				read(t, n)
+			}
+		})
+		if calls != len(some) {
+			t.Errorf("%d Decrypt for %d files read backwards", calls, len(some))
+		}
+	})
+}
+
+func TestCallsAheadThatAreInVainAreFew(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for name, keep := range map[string]func(i int) bool{
+		"a program that stops after 50 files": func(i int) bool { return i < 50 },
+		"one that reads every second file":    func(i int) bool { return i%2 == 0 },
+		"one that leaves out every tenth":     func(i int) bool { return i%10 != 9 },
+		"one that reads at random":            func(int) bool { return r.IntN(2) == 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+				v := b.open()
+				for i := range 300 {
+					createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
+				}
+				b.close(v)
+				v = b.open()
+				i, wanted := 0, 0
+				calls, _ := b.decrypts(func() {
+					visit(t, v.Root(), func(n *Node) {
+						if keep(i) {
+							read(t, n)
+							wanted++
+						}
+						i++
+						time.Sleep(300 * time.Microsecond)
+					})
+				})
+				time.Sleep(2 * aheadKeep)
+				synctest.Wait()
+				vain := calls - wanted
+				t.Logf("%d files read, %d calls in vain", wanted, vain)
+				if vain > aheadLimit+wanted/4 {
+					t.Errorf("%d calls in vain for %d files read", vain, wanted)
+				}
+				if int(v.keys.unused) != vain {
+					t.Errorf("%d calls in vain, %d counted", vain, v.keys.unused)
+				}
+				if n := len(v.keys.m); n != wanted {
+					t.Errorf("%d keys are kept for %d files", n, wanted)
+				}
+			})
+		})
+	}
+}
+
+func TestFailuresAheadAreSilentAndNotRemembered(t *testing.T) {
+	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+		v := b.open()
+		const files = 400
+		for i := range files {
+			createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
+		}
+		b.close(v)
+		v = b.open()
+		refused := 0
+		b.slow.refuse = func(under int) error {
+			if under > 4 {
+				b.slow.mu.Lock()
+				defer b.slow.mu.Unlock()
+				refused++
+				return kmsprovider.ErrThrottled
+			}
+			return nil
+		}
+		calls, _ := b.decrypts(func() {
+			visit(t, v.Root(), func(n *Node) {
+				read(t, n)
+				time.Sleep(300 * time.Microsecond)
+			})
+		})
+		t.Logf("%d calls that succeeded, %d refused", calls, refused)
+		if refused == 0 || refused > files/2 {
+			t.Errorf("%d calls refused", refused)
+		}
+		if calls != files {
+			t.Errorf("%d calls succeeded for %d files", calls, files)
+		}
+	})
+}
+
+func TestAKMSThatDeniesIsAskedOnceForEachRead(t *testing.T) {
+	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+		v := b.open()
+		for i := range 100 {
+			createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
+		}
+		b.close(v)
+		v = b.open()
+		asked := 0
+		reads := 0
+		visit(t, v.Root(), func(n *Node) {
+			if reads++; reads == 20 {
+				b.slow.refuse = func(int) error {
+					b.slow.mu.Lock()
+					defer b.slow.mu.Unlock()
+					asked++
+					return kmsprovider.ErrAccessDenied
+				}
+			}
+			if _, err := tryReadAll(n); err != nil && !errors.Is(err, kmsprovider.ErrAccessDenied) {
+				t.Fatal(err)
+			}
+		})
+		time.Sleep(time.Second)
+		if asked == 0 || asked > 81+aheadLimit {
+			t.Errorf("%d calls for 81 reads", asked)
+		}
+		b.slow.refuse = nil
+		visit(t, v.Root(), func(n *Node) { read(t, n) }) // heals
+	})
+}
+
+func TestAKMSThatAnswersAtOnceIsNotAskedAhead(t *testing.T) {
+	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+		b.slow.delay = aheadWorth / 2
+		v := b.open()
+		files := fill(t, v, 20)
+		b.close(v)
+		v = b.open()
+		calls, _ := b.decrypts(func() { visit(t, v.Root(), func(n *Node) { read(t, n) }) })
+		if calls != files || v.keys.used+v.keys.unused != 0 || b.slow.peak > poolConcurrency {
+			t.Errorf("%d calls, %d and %d ahead", calls, v.keys.used, v.keys.unused)
+		}
+	})
+}
+
+func TestKeyModeVolumeAsksNothing(t *testing.T) {
+	slowly(t, ModeVolume, func(t *testing.T, b *slowBench) {
+		generated := b.kms.count("GenerateDataKey")
+		v := b.open()
+		fill(t, v, 20)
+		b.close(v)
+		v = b.open()
+		calls, _ := b.decrypts(func() { visit(t, v.Root(), func(n *Node) { read(t, n) }) })
+		if calls != 0 || b.kms.count("GenerateDataKey") != generated {
+			t.Errorf("%d Decrypt, %d GenerateDataKey", calls, b.kms.count("GenerateDataKey")-generated)
+		}
+	})
+}
+
+func TestClosingAVolumeEndsWhatIsUnderWayAhead(t *testing.T) {
+	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+		v := b.open()
+		for i := range 50 {
+			createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
+		}
+		b.close(v)
+		v = b.open()
+		for _, name := range list(t, v.Root())[:12] {
+			read(t, lookup(t, v.Root(), name))
+		}
+		b.close(v)
+		if b.slow.under != 0 {
+			t.Errorf("%d calls are still under way", b.slow.under)
+		}
+	})
+}
+
+// Many programs at once: each file is unwrapped once, whoever is first.
+func TestProgramsSideBySideCauseOneDecryptForEachFile(t *testing.T) {
+	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+		v := b.open()
+		files := fill(t, v, 60)
+		b.close(v)
+		v = b.open()
+		var group sync.WaitGroup
+		calls, _ := b.decrypts(func() {
+			for i := range 4 {
+				group.Go(func() {
+					var nodes []*Node
+					visit(t, v.Root(), func(n *Node) { nodes = append(nodes, n) })
+					if i == 3 {
+						slices.Reverse(nodes)
+					}
+					for _, n := range nodes {
+						read(t, n)
+						time.Sleep(time.Duration(100*(i+1)) * time.Microsecond)
+					}
+				})
+			}
+			group.Wait()
+		})
+		if calls != files+int(v.keys.unused) || v.keys.unused > aheadLimit {
+			t.Errorf("%d Decrypt for %d files, %d in vain", calls, files, v.keys.unused)
+		}
+	})
+}
+
+// The walk sees what a listing sees, in its order.
+func TestAWalkFindsTheFilesInTheOrderOfListings(t *testing.T) {
+	b := newBench(t, ModeFile)
+	v := b.open()
+	files := fill(t, v, 40)
+	createFile(t, v.Root(), string(bytes.Repeat([]byte("long name "), 25)), []byte("content"))
+	files++
+	var want []uint64
+	var nodes []*Node
+	visit(t, v.Root(), func(n *Node) {
+		if a, err := n.Attr(); err != nil {
+			t.Fatal(err)
+		} else if a.Size > 0 {
+			want = append(want, n.Ino())
+			nodes = append(nodes, n)
+		}
+	})
+	w, err := v.walkFrom(nodes[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	got := []uint64{nodes[0].Ino()}
+	for {
+		f, err := w.next()
+		if err != nil {
+			break
+		}
+		got = append(got, f.ino)
+	}
+	if !slices.Equal(got, want) || len(want) < files {
+		t.Errorf("%d files, want %d in the order of listings", len(got), len(want))
+	}
+}
