@@ -5,6 +5,7 @@
 //	model_test.go         random operations, compared with the model in folder model
 //	concurrency_test.go   readers, writers and truncaters of one file; unlinked files
 //	requests_test.go      FUSE requests per operation
+//	calls_test.go         calls to the KMS, likewise
 //	xattr_test.go         attributes, ACLs and capabilities, compared with a local file system
 //	imports_test.go       the import table of docs/ARCHITECTURE.md
 //	format_test.go        the figures of docs/FORMAT.md

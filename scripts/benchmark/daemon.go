@@ -44,7 +44,7 @@ func daemon(ctx context.Context, args []string, stdout io.Writer) error {
 	kms := &meter{Provider: store, delay: *delay, calls: make(map[string]int)}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	v, err := volume.Open(ctx, f.Arg(0), volume.Options{
-		Providers: registry(kms), StateDir: *state, Mountpoint: f.Arg(1), Prefetch: true, Log: log,
+		Providers: registry(kms), StateDir: *state, Mountpoint: f.Arg(1), Log: log,
 	})
 	if err != nil {
 		return err
