@@ -55,7 +55,8 @@ func (c *BlockCipher) Open(dst []byte, record []byte, index uint64) error {
 	return nil
 }
 
-// Wipe drops the key and all that was derived from it. Later calls, those of sealers included, give ErrWiped.
+// Wipe overwrites the key and all that was derived from it. It must not run beside another call, of a sealer either;
+// later ones give ErrWiped.
 func (c *BlockCipher) Wipe() { c.ring.wipe() }
 
 // NewSealer begins a writer session: it draws a nonce prefix from random, which must be safe for concurrent use if the

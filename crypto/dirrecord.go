@@ -44,6 +44,9 @@ func NewDirCipher(vk *Key, volume ID) *DirCipher {
 	return &DirCipher{xaes: NewXAES(k), volume: volume}
 }
 
+// Wipe overwrites the key; the cipher must not be used beside or after it.
+func (c *DirCipher) Wipe() { c.xaes.Wipe() }
+
 // Open authenticates the 112 bytes of a directory record. ErrAuthentication if it was not sealed for this volume,
 // ErrMalformed if it has another length or magic, or if its reserved bytes are not zero.
 func (c *DirCipher) Open(b []byte) (DirRecord, error) {

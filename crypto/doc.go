@@ -12,10 +12,12 @@
 //   - Bytes from disk never panic. ErrMalformed says that they have the wrong shape, ErrAuthentication that no holder
 //     of the key wrote them here. A panic always is a mistake of the calling code.
 //   - Parsers are strict: what parses marshals to the same bytes.
-//   - Key material is a *Key, which redacts itself in logs, can be wiped and refuses to be used afterwards. Go keeps
-//     expanded AES keys out of reach, so wiping those means dropping the last reference to them.
+//   - Key material is a *Key, which redacts itself in logs, can be wiped and refuses to be used afterwards. Ciphers
+//     have a Wipe as well, which overwrites what they expanded a key to (erase.go says how). Out of reach, and left to
+//     the garbage collector, are: what libraries copied (hashes, the CMAC of AES-SIV), and derived keys that a
+//     keyring replaced.
 //   - Sealing and opening blocks allocates nothing once the session's key is derived.
-//   - Every cipher is safe for concurrent use, except that Key.Wipe must not run beside another use of that key.
+//   - Every cipher is safe for concurrent use, except that Wipe must not run beside another use.
 //
 // # Keys
 //
@@ -28,6 +30,7 @@
 //	errors.go     the sentinels
 //	id.go         ID: volumes, files, directories, sessions
 //	key.go        Key: 32 secret bytes
+//	erase.go      overwriting expanded keys
 //	derive.go     Label, and every key that is derived from another
 //	xaes.go       XAES-256-GCM for single messages
 //	keyring.go    derived AES-GCM keys by nonce prefix; writer sessions

@@ -52,20 +52,21 @@ func (r *keyring) find(prefix []byte) (cipher.AEAD, error) {
 	return aead, nil
 }
 
-// add puts a key in the place of the oldest, unless the ring was wiped since the key was asked for.
+// add puts a key in the place of the oldest, which others may be using still.
 func (r *keyring) add(d *derivedKey) {
-	slot := &r.slots[(r.next.Add(1)-1)%ringSlots]
-	slot.Store(d)
-	if r.xaes.Load() == nil { // wiped, perhaps before the store
-		slot.CompareAndSwap(d, nil)
-	}
+	r.slots[(r.next.Add(1)-1)%ringSlots].Store(d)
 }
 
-// wipe drops every key. Calls under way end as they would have; later ones get ErrWiped.
+// wipe overwrites every key; later calls get ErrWiped. It must not run beside another use of the ring or of what it
+// gave out.
 func (r *keyring) wipe() {
-	r.xaes.Store(nil)
+	if x := r.xaes.Swap(nil); x != nil {
+		x.Wipe()
+	}
 	for i := range r.slots {
-		r.slots[i].Store(nil)
+		if d := r.slots[i].Swap(nil); d != nil {
+			erase(d.aead)
+		}
 	}
 }
 

@@ -34,17 +34,22 @@ const (
 // has the same ciphertext, which is how it is found. Safe for concurrent use.
 type NameCipher struct {
 	siv *subtle.AESSIV
+	key []byte // which siv aliases
 }
 
 // NewNameCipher derives the 64-byte key for names from the volume key, and keeps nothing else of it.
 func NewNameCipher(vk *Key) (*NameCipher, error) {
-	// The AES-SIV keeps the slice itself, so it is not wiped here.
-	siv, err := subtle.NewAESSIV(vk.expand(LabelNames, subtle.AESSIVKeySize))
+	key := vk.expand(LabelNames, subtle.AESSIVKeySize)
+	siv, err := subtle.NewAESSIV(key)
 	if err != nil {
 		return nil, fmt.Errorf("new name cipher: %w", err)
 	}
-	return &NameCipher{siv: siv}, nil
+	return &NameCipher{siv, key}, nil
 }
+
+// Wipe overwrites the key; the cipher must not be used beside or after it. What the AES-SIV made of the key for its CMAC
+// is out of reach, and goes with the last reference to the cipher.
+func (n *NameCipher) Wipe() { clear(n.key) }
 
 // Encrypt gives the backing name, 43 to 363 characters of base64url, of a name in the directory dir; one over
 // MaxBackingName is to be stored under ShortName. name has 1 to 255 bytes (more is ErrTooLarge) without '/' and NUL

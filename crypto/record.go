@@ -162,7 +162,7 @@ func (c *RecordCipher) Open(header []byte) (Record, error) {
 	return r, nil
 }
 
-// Wipe drops the key and all that was derived from it. Later calls, those of sealers included, give ErrWiped.
+// Wipe is BlockCipher.Wipe.
 func (c *RecordCipher) Wipe() { c.ring.wipe() }
 
 // NewSealer begins a writer session, see BlockCipher.NewSealer.

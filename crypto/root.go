@@ -32,6 +32,9 @@ func NewRooter(root *Key) *Rooter {
 	return &Rooter{block: block}
 }
 
+// Wipe overwrites the key; the rooter must not be used beside or after it.
+func (r *Rooter) Wipe() { erase(r.block) }
+
 // Term is what the stored block index with this tag contributes. Allocates nothing.
 func (r *Rooter) Term(index uint64, tag [TagSize]byte) [16]byte {
 	s := rootScratches.Get().(*rootScratch)

@@ -30,6 +30,9 @@ func NewSymlinkCipher(vk *Key, volume ID) *SymlinkCipher {
 	return &SymlinkCipher{xaes: NewXAES(k), volume: volume}
 }
 
+// Wipe overwrites the key; the cipher must not be used beside or after it.
+func (s *SymlinkCipher) Wipe() { s.xaes.Wipe() }
+
 // Seal gives the raw form of a target, 40 bytes longer. target has 1 to 4095 bytes (more is ErrTooLarge) without NUL
 // (else ErrMalformed).
 func (s *SymlinkCipher) Seal(random io.Reader, target string) ([]byte, error) {

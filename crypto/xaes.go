@@ -45,6 +45,12 @@ func NewXAES(k *Key) *XAES {
 	return x
 }
 
+// Wipe overwrites the key; it must not be used beside or after it.
+func (x *XAES) Wipe() {
+	erase(x.block)
+	clear(x.k1[:])
+}
+
 // derive gives the AES-256-GCM that nonces with this prefix of 12 bytes use: the counter KDF of NIST SP 800-108r1 over
 // CMAC with label "X", which is one AES block per half of the key.
 func (x *XAES) derive(prefix []byte) (cipher.AEAD, error) {
@@ -61,6 +67,7 @@ func (x *XAES) derive(prefix []byte) (cipher.AEAD, error) {
 	if err != nil {
 		return nil, fmt.Errorf("derive key: %w", err)
 	}
+	defer erase(block) // the GCM has a copy
 	aead, err := cipher.NewGCM(block)
 	if err != nil {
 		return nil, fmt.Errorf("derive key: %w", err) // GODEBUG=fips140=only
@@ -83,6 +90,7 @@ func (x *XAES) seal(dst, nonce, plaintext, aad []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer erase(aead)
 	dst = append(dst, nonce...)
 	return aead.Seal(dst, nonce[prefixSize:], plaintext, aad), nil
 }
@@ -97,6 +105,7 @@ func (x *XAES) Open(dst, sealed, aad []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer erase(aead)
 	out, err := aead.Open(dst, sealed[prefixSize:NonceSize], sealed[NonceSize:], aad)
 	if err != nil {
 		return nil, ErrAuthentication

@@ -82,6 +82,9 @@ func NewXattrCipher(vk *Key) *XattrCipher {
 	return &XattrCipher{xaes: NewXAES(k)}
 }
 
+// Wipe overwrites the key; the cipher must not be used beside or after it.
+func (c *XattrCipher) Wipe() { c.xaes.Wipe() }
+
 // Seal gives the stored form, 40 bytes longer, of the value of the attribute name of the file or directory id. The
 // value may be empty.
 func (c *XattrCipher) Seal(random io.Reader, id ID, name string, value []byte) ([]byte, error) {

@@ -9,7 +9,8 @@ import (
 // Counts counts requests by kind. RELEASE, FORGET and RELEASEDIR, for which no
 // program waits, are counted like the others.
 type Counts struct {
-	n [opCount]atomic.Uint64
+	n             [opCount]atomic.Uint64
+	read, written atomic.Uint64 // bytes
 }
 
 type op int
@@ -81,6 +82,10 @@ func (c *Counts) Snapshot() map[string]uint64 {
 	}
 	return out
 }
+
+// Bytes is how many bytes of content the kernel was given, and gave. What it
+// answered from its own cache is not in it.
+func (c *Counts) Bytes() (read, written uint64) { return c.read.Load(), c.written.Load() }
 
 // The methods below only count and pass on; those that make something with a
 // mode apply the umask where the kernel leaves that to us.
@@ -155,7 +160,11 @@ func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, o
 
 func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	r.m.counts.add(opRead)
-	return r.RawFileSystem.Read(cancel, in, buf)
+	result, st := r.RawFileSystem.Read(cancel, in, buf)
+	if st.Ok() {
+		r.m.counts.read.Add(uint64(result.Size()))
+	}
+	return result, st
 }
 
 func (r *rawFS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {

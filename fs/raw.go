@@ -41,6 +41,7 @@ func (r *rawFS) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) 
 func (r *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	r.m.counts.add(opWrite)
 	n, st := r.RawFileSystem.Write(cancel, in, data)
+	r.m.counts.written.Add(uint64(n))
 	if st.Ok() && in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		st = r.dropPrivileges(cancel, in)
 	}

@@ -69,7 +69,10 @@ func newDaemon(t testing.TB, initFlags ...string) *daemon {
 		t.Fatal(err)
 	}
 	d := &daemon{t: t, bin: bin, Backing: filepath.Join(home, "backing"), Dir: t.TempDir()}
-	d.env = append(os.Environ(), "HOME="+home, "XDG_STATE_HOME="+filepath.Join(home, "state"),
+	if err := os.Mkdir(filepath.Join(home, "run"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d.env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+filepath.Join(home, "run"), "XDG_STATE_HOME="+filepath.Join(home, "state"),
 		"KMSFS_KEYSTORE="+filepath.Join(home, "keystore.json"), "KMSFS_PASSPHRASE_FILE="+pass)
 	d.run(append(append([]string{"init"}, initFlags...), d.Backing)...)
 	t.Cleanup(d.kill)

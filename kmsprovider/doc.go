@@ -26,4 +26,5 @@
 //	errors.go     the sentinels
 //	uri.go        KeyURI, how users name keys
 //	registry.go   Registry, providers by name, opened on first use
+//	meter.go      Meter, which counts calls and failures
 package kmsprovider

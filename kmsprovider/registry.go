@@ -16,7 +16,9 @@ import (
 type Registry struct {
 	mu      sync.Mutex // guards the fields, never held during an open
 	entries map[string]*registryEntry
-	opened  []Provider // in the order they were opened
+	wrap    func(Provider) Provider // nil leaves providers as they are
+	opened  []Provider              // in the order they were opened
+	era     int                     // counts calls of Reset
 	closed  bool
 }
 
@@ -25,6 +27,7 @@ type registryEntry struct {
 	turn     chan struct{} // holds one token; the taker may open or read provider
 	open     func(context.Context) (Provider, error)
 	provider Provider // nil until open succeeded
+	era      int      // in which provider was opened: of another one, it is closed
 }
 
 // NewRegistry returns a registry that knows no provider.
@@ -47,6 +50,14 @@ func (r *Registry) Register(name string, open func(context.Context) (Provider, e
 	e := &registryEntry{turn: make(chan struct{}, 1), open: open}
 	e.turn <- struct{}{}
 	r.entries[name] = e
+}
+
+// WrapWith has every provider that is opened from now on passed through wrap,
+// which returns what is used, and closed, instead.
+func (r *Registry) WrapWith(wrap func(Provider) Provider) {
+	r.mu.Lock()
+	r.wrap = wrap
+	r.mu.Unlock()
 }
 
 // Provider returns the provider of that name, opening it if this is its first
@@ -72,23 +83,29 @@ func (r *Registry) Provider(ctx context.Context, name string) (Provider, error) 
 		return nil, fmt.Errorf("open key provider %q: %w", name, ctx.Err())
 	}
 	defer func() { e.turn <- struct{}{} }()
-	if e.provider != nil {
+	r.mu.Lock()
+	era, wrap := r.era, r.wrap
+	r.mu.Unlock()
+	if e.provider != nil && e.era == era {
 		return e.provider, nil
 	}
 	p, err := e.open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open key provider %q: %w", name, err)
 	}
+	if wrap != nil {
+		p = wrap(p)
+	}
 	r.mu.Lock()
-	closed = r.closed
-	if !closed {
+	gone := r.closed || r.era != era
+	if !gone {
 		r.opened = append(r.opened, p)
 	}
 	r.mu.Unlock()
-	if closed { // Close came while the provider was being opened
+	if gone { // Close or Reset came while the provider was being opened
 		return nil, errors.Join(fmt.Errorf("open key provider %q: registry is closed: %w", name, ErrUnavailable), closeProvider(p))
 	}
-	e.provider = p
+	e.provider, e.era = p, era
 	return p, nil
 }
 
@@ -96,8 +113,19 @@ func (r *Registry) Provider(ctx context.Context, name string) (Provider, error) 
 // one first, and returns their errors joined. It does nothing the second time.
 func (r *Registry) Close() error {
 	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	return r.Reset()
+}
+
+// Reset closes what was opened, as Close does, but providers can be opened
+// again: whatever they hold of keys is gone until then. Callers that are using
+// one see it fail.
+func (r *Registry) Reset() error {
+	r.mu.Lock()
 	opened := r.opened
-	r.opened, r.closed = nil, true
+	r.opened = nil
+	r.era++
 	r.mu.Unlock()
 	var errs []error
 	for _, p := range slices.Backward(opened) {

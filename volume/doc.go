@@ -6,6 +6,7 @@
 // # Map
 //
 //	volume.go       Volume: what is open, and Open and Close
+//	stats.go        what can be said of an open one
 //	config*.go      volume.json: codec, MAC, atomic replacement
 //	init.go info.go making a volume, and what can be said of one without a key
 //	hoststate.go admit.go   what this host remembers of a volume (trust anchor)

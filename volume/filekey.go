@@ -133,6 +133,13 @@ func (c *keyCache) drop(id crypto.ID) {
 	delete(c.m, id)
 }
 
+// size is how many files' keys are cached.
+func (c *keyCache) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.m)
+}
+
 // wipe drops and wipes everything.
 func (c *keyCache) wipe() {
 	c.mu.Lock()

@@ -195,6 +195,13 @@ func (p *keyPool) one() bool {
 	return true
 }
 
+// size is how many keys are ready.
+func (p *keyPool) size() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.ready)
+}
+
 // close stops the calls under way and discards what is left, sidecars included.
 func (p *keyPool) close() {
 	p.stop()

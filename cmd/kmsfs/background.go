@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -83,11 +82,7 @@ func (a *app) converse(ctx context.Context, l link, r *mountRequest, passphrase 
 			if err := json.Unmarshal(payload, &f); err != nil {
 				return fmt.Errorf("understand the daemon: %w", err)
 			}
-			failed := error(&daemonError{code: f.Code, text: f.Text})
-			if f.Hint != "" {
-				failed = withHint(failed, "%s", strings.TrimSpace(f.Hint))
-			}
-			return failed
+			return f.err()
 		default:
 			return fmt.Errorf("understand the daemon: message %q", byte(m))
 		}

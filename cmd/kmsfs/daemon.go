@@ -45,7 +45,7 @@ func (a *app) daemon(ctx context.Context) error {
 	case serving:
 		log.Error("the mount did not end cleanly", "error", err)
 	default:
-		_ = l.sendJSON(msgFailed, failure{Code: exitCode(err), Text: err.Error(), Hint: hintOf(err)})
+		_ = l.sendJSON(msgFailed, failureOf(err))
 	}
 	return err
 }

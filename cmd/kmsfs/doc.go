@@ -11,7 +11,7 @@
 //	ui.go            messages and hints
 //	exit.go          the one table of exit codes
 //	log.go           log records on stderr, then syslog
-//	init.go mount.go unmount.go info.go version.go kms.go      the subcommands
+//	init.go mount.go unmount.go info.go status.go version.go kms.go      the subcommands
 //	kmskeys.go kmsaliases.go   verbs of kms
 //	helper.go        the command as mount(8)'s helper, mount.kmsfs
 //	mountoptions.go  -o
@@ -23,6 +23,8 @@
 //	link.go          the messages between the two
 //	serve.go         a mount from opening the volume to closing it
 //	presence.go      how unmount sees that a mount's process is done
+//	attend.go        what a mount answers over its control socket
+//	ask.go           finding that socket, and asking
 //	providers.go     the key providers; the local one's keystore
 //	passphrase.go    where the keystore's passphrase comes from
 //	terminal.go      asking for it

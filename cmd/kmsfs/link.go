@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // message is what a frame between parent and daemon means.
@@ -74,4 +75,17 @@ type failure struct {
 	Code int
 	Text string
 	Hint string
+}
+
+func failureOf(err error) *failure {
+	return &failure{Code: exitCode(err), Text: err.Error(), Hint: hintOf(err)}
+}
+
+// err is the error as it arrives.
+func (f *failure) err() error {
+	failed := error(&daemonError{code: f.Code, text: f.Text})
+	if f.Hint != "" {
+		failed = withHint(failed, "%s", strings.TrimSpace(f.Hint))
+	}
+	return failed
 }

@@ -18,20 +18,16 @@ type mountEntry struct {
 	mountpoint string
 	fsType     string
 	source     string
+	uid        int // whose FUSE mount it is; -1 where that is not said
 }
 
 // findMount returns what is mounted at path, which is absolute and without
 // symbolic links; the topmost one. The file system itself is not asked: it may
 // be dead.
 func findMount(path string) (mountEntry, bool, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	entries, err := listMounts()
 	if err != nil {
-		return mountEntry{}, false, fmt.Errorf("read mounts: %w", err)
-	}
-	defer f.Close()
-	entries, err := parseMountinfo(f)
-	if err != nil {
-		return mountEntry{}, false, fmt.Errorf("read mounts: %w", err)
+		return mountEntry{}, false, err
 	}
 	var found mountEntry
 	ok := false
@@ -41,6 +37,20 @@ func findMount(path string) (mountEntry, bool, error) {
 		}
 	}
 	return found, ok, nil
+}
+
+// listMounts returns all that is mounted.
+func listMounts() ([]mountEntry, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	defer f.Close()
+	entries, err := parseMountinfo(f)
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	return entries, nil
 }
 
 // parseMountinfo reads /proc/self/mountinfo; lines of another form are skipped.
@@ -56,9 +66,23 @@ func parseMountinfo(r io.Reader) ([]mountEntry, error) {
 		}
 		entries = append(entries, mountEntry{
 			device: left[2], mountpoint: unescapeOctal(left[4]), fsType: right[0], source: unescapeOctal(right[1]),
+			uid: mountingUser(right[2:]),
 		})
 	}
 	return entries, lines.Err()
+}
+
+// mountingUser finds user_id, which the kernel shows of every FUSE mount, among
+// the options of the file system.
+func mountingUser(options []string) int {
+	for option := range strings.SplitSeq(strings.Join(options, ","), ",") {
+		if value, ok := strings.CutPrefix(option, "user_id="); ok {
+			if uid, err := strconv.Atoi(value); err == nil {
+				return uid
+			}
+		}
+	}
+	return -1
 }
 
 // unescapeOctal undoes the kernel's escapes: \040 is a space.

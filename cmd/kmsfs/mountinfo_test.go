@@ -8,15 +8,15 @@ import (
 
 func TestMountinfoIsParsed(t *testing.T) {
 	const text = `22 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw
-120 22 0:57 / /mnt/with\040space\134 rw,relatime shared:5 master:1 - fuse.kmsfs /srv/a\011b rw,user_id=0
+120 22 0:57 / /mnt/with\040space\134 rw,relatime shared:5 master:1 - fuse.kmsfs /srv/a\011b rw,user_id=1000,group_id=0
 121 22 0:58 / /no/optional rw - tmpfs  rw
 nonsense
 5 6 - x
 `
 	want := []mountEntry{
-		{device: "0:20", mountpoint: "/proc", fsType: "proc", source: "proc"},
-		{device: "0:57", mountpoint: `/mnt/with space\`, fsType: "fuse.kmsfs", source: "/srv/a\tb"},
-		{device: "0:58", mountpoint: "/no/optional", fsType: "tmpfs", source: ""},
+		{device: "0:20", mountpoint: "/proc", fsType: "proc", source: "proc", uid: -1},
+		{device: "0:57", mountpoint: `/mnt/with space\`, fsType: "fuse.kmsfs", source: "/srv/a\tb", uid: 1000},
+		{device: "0:58", mountpoint: "/no/optional", fsType: "tmpfs", source: "", uid: -1},
 	}
 	got, err := parseMountinfo(strings.NewReader(text))
 	if err != nil || !reflect.DeepEqual(got, want) {

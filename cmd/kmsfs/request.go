@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"kmsfs/control"
 )
 
 // mountRequest is a mount to make, checked and with absolute paths, so that it
@@ -25,6 +27,7 @@ type mountRequest struct {
 	KernelOptions []string
 	Keystore      string
 	StateDir      string
+	ControlDirs   []string // where the control socket may lie, the best place first
 	LogLevel      slog.Level
 	Idle          time.Duration // 0: never unmounted by itself
 }
@@ -101,6 +104,7 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 	if r.Keystore, err = a.keystorePath(); err != nil {
 		return nil, err
 	}
+	r.ControlDirs = control.Directories(a.getenv, a.euid)
 	r.StateDir, err = a.stateDir()
 	return r, err
 }

@@ -49,6 +49,7 @@ func setupScript(env *testscript.Env) error {
 	// A path with a space in it, since users have such.
 	for name, value := range map[string]string{
 		"HOME": "home", "XDG_STATE_HOME": "state dir", "XDG_DATA_HOME": "data", "KMSFS_PASSPHRASE_FILE": "pw",
+		"XDG_RUNTIME_DIR": "run",
 	} {
 		env.Setenv(name, filepath.Join(env.WorkDir, value))
 	}
@@ -61,6 +62,9 @@ func setupScript(env *testscript.Env) error {
 		state.release()
 		unmountBelow(env.WorkDir)
 	})
+	if err := os.Mkdir(filepath.Join(env.WorkDir, "run"), 0o700); err != nil {
+		return err
+	}
 	if err := os.WriteFile(filepath.Join(env.WorkDir, "pw"), []byte(testPassphrase+"\n"), 0o600); err != nil {
 		return err
 	}

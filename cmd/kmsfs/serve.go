@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	kmsfs "kmsfs/fs"
 	"kmsfs/kmsprovider"
@@ -29,6 +30,8 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 
 	keys := providers(r.Keystore, passphrase, keystoreRequired, func(string, ...any) {})
 	defer func() { err = errors.Join(err, keys.Close()) }()
+	var meter kmsprovider.Meter
+	keys.WrapWith(meter.Wrap)
 	v, err := openVolume(ctx, r, keys, log)
 	if err != nil {
 		return err
@@ -42,6 +45,8 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	p := announce(r.Mountpoint, log)
 	defer func() { p.finish(err) }()
+	t := attendant{request: r, volume: v, mount: m, meter: &meter, since: time.Now().UTC().Truncate(time.Second), log: log}
+	t.attend()
 	if err = ready(); err == nil {
 		log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())
 	}
@@ -53,6 +58,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	m.Wait()
 	close(gone)
 	p.gone()
+	t.close()
 	log.Info("unmounted", "mountpoint", r.Mountpoint)
 	if closeErr := v.Close(); closeErr != nil {
 		err = errors.Join(err, fmt.Errorf("close volume %s: %w", r.Backing, closeErr))

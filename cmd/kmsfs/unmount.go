@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os/exec"
 	"strings"
 	"time"
@@ -29,20 +28,11 @@ has made everything durable and is gone. A mount in use is refused.`,
 }
 
 func (a *app) unmount(ctx context.Context, path string) error {
-	real, err := resolveMountpoint(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return mountpointf("mount point %s does not exist", path)
-	}
-	if err != nil {
-		return mountpointf("mount point %s: %w", path, err)
-	}
-	m, ok, err := findMount(real)
+	m, err := kmsfsMount(path)
 	if err != nil {
 		return err
 	}
-	if !ok || m.fsType != fsType {
-		return mountpointf("%s is not a kmsfs mount", real)
-	}
+	real := m.mountpoint
 	w := watch(m.device)
 	defer w.close()
 	if a.euid == 0 {

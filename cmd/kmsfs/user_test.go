@@ -66,6 +66,7 @@ func TestAnOrdinaryUserMountsAndUnmounts(t *testing.T) {
 		c.Env = []string{
 			"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + dir, "KMSFS_KEYSTORE=" + keystore,
 			"KMSFS_PASSPHRASE_FILE=" + filepath.Join(dir, "pw"), "GORACE=atexit_sleep_ms=0",
+			"XDG_RUNTIME_DIR=" + dir,
 		}
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		var out bytes.Buffer
@@ -79,6 +80,10 @@ func TestAnOrdinaryUserMountsAndUnmounts(t *testing.T) {
 	run(0, kmsfs, "init", "enc")
 	run(0, kmsfs, "mount", "enc", "mnt")
 	run(0, "/bin/sh", "-c", "echo hello > mnt/file && chmod 400 mnt/file")
+
+	if out := run(0, kmsfs, "status", "--json"); !strings.Contains(out, `"mountpoint": "`+mnt+`"`) || !strings.Contains(out, `"uid": 65534`) {
+		t.Errorf("status: %s", out)
+	}
 
 	// No other user of the same ID looks into the daemon's memory.
 	m, _, err := findMount(mnt)

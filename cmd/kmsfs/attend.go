@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/control"
+	kmsfs "kmsfs/fs"
+	"kmsfs/kmsprovider"
+	"kmsfs/volume"
+)
+
+// controlRequest is what a mount is asked over its control socket.
+type controlRequest struct {
+	Verb string `json:"verb"` // status
+}
+
+// controlReply is what it answers.
+type controlReply struct {
+	Status  *mountStatus `json:"status,omitempty"`
+	Failure *failure     `json:"failure,omitempty"`
+}
+
+// attendant answers for a mount over its control socket.
+type attendant struct {
+	request *mountRequest
+	volume  *volume.Volume
+	mount   *kmsfs.Mount
+	meter   *kmsprovider.Meter
+	since   time.Time
+	device  string
+	log     *slog.Logger
+	server  *control.Server // nil if there is none
+}
+
+// attend begins to answer. A mount can do without: nobody can ask it then.
+func (t *attendant) attend() {
+	err := t.listen()
+	if err != nil {
+		t.log.Warn("nobody can ask this mount for its status", "error", err)
+	}
+}
+
+func (t *attendant) listen() error {
+	m, ok, err := findMount(t.request.Mountpoint)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("%s is not mounted", t.request.Mountpoint)
+	}
+	t.device = m.device
+	var st unix.Stat_t
+	if err := unix.Stat(t.request.Backing, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", t.request.Backing, err)
+	}
+	name := control.Name(t.volume.ID().String(), st.Dev, st.Ino)
+	for _, dir := range t.request.ControlDirs {
+		if t.server, err = control.Listen(dir, name, t.answer); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// close ends it, before the volume is closed.
+func (t *attendant) close() {
+	if t.server != nil {
+		_ = t.server.Close()
+	}
+}
+
+// answer answers the one request of a connection.
+func (t *attendant) answer(_ context.Context, c *control.Conn) {
+	var r controlRequest
+	if err := c.Receive(&r); err != nil {
+		t.log.Debug("request over the control socket", "error", err)
+		return
+	}
+	reply := controlReply{}
+	var err error
+	switch r.Verb {
+	case "status":
+		reply.Status = t.status()
+	default:
+		err = usagef("unknown request %q", r.Verb)
+	}
+	if err != nil {
+		reply = controlReply{Failure: failureOf(err)}
+	}
+	if err := c.Send(reply); err != nil {
+		t.log.Debug("answer over the control socket", "error", err)
+	}
+}
+
+// status is how the mount is.
+func (t *attendant) status() *mountStatus {
+	s := &mountStatus{
+		Mountpoint: t.request.Mountpoint, Backing: t.request.Backing, VolumeID: t.volume.ID().String(),
+		Device: t.device, PID: os.Getpid(), UID: os.Geteuid(), ReadOnly: t.volume.ReadOnly(), Since: t.since,
+		Requests: t.mount.Counts().Snapshot(), KMS: t.meter.Usage(),
+	}
+	s.BytesRead, s.BytesWritten = t.mount.Counts().Bytes()
+	v := t.volume.Stats()
+	s.Generation, s.CachedKeys, s.PooledKeys = v.Generation, v.CachedKeys, v.PooledKeys
+	s.EstimatedCostUSD = estimateCost(s.KMS)
+	return s
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kmsfs/kmsprovider"
+)
+
+// mountStatus is how a mount is, and what it has done since it began.
+type mountStatus struct {
+	Mountpoint string    `json:"mountpoint"`
+	Backing    string    `json:"backing"`
+	VolumeID   string    `json:"volume_id"`
+	Device     string    `json:"device"` // major:minor
+	PID        int       `json:"pid"`
+	UID        int       `json:"uid"`
+	ReadOnly   bool      `json:"read_only"`
+	Since      time.Time `json:"since"`
+	Generation uint64    `json:"generation"` // of volume.json
+
+	CachedKeys int `json:"cached_keys"`
+	PooledKeys int `json:"pooled_keys"`
+
+	Requests     map[string]uint64 `json:"requests"` // of the kernel, by kind
+	BytesRead    uint64            `json:"bytes_read"`
+	BytesWritten uint64            `json:"bytes_written"`
+
+	KMS              map[string]kmsprovider.Usage `json:"kms"` // by provider
+	EstimatedCostUSD float64                      `json:"estimated_cost_usd"`
+}
+
+// dollarsPerCall is what a KMS takes for a request: AWS's price in most regions,
+// 0.03 USD for 10,000. What is not here is free.
+var dollarsPerCall = map[string]float64{"aws": 0.03 / 10_000}
+
+func estimateCost(usage map[string]kmsprovider.Usage) (dollars float64) {
+	for provider, u := range usage {
+		dollars += float64(u.Requests()) * dollarsPerCall[provider]
+	}
+	return dollars
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status [--json] [MOUNTPOINT]",
+		Short: "Show what mounts are doing",
+		Long: `Status shows, for the mount at MOUNTPOINT or for all mounts of the user (root's
+are those of all users), what the kernel and the KMS have been asked since it was
+mounted, which keys it holds, and what the KMS's calls cost by AWS's list price.
+With --json it prints an object, or without MOUNTPOINT a list of them.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.statusOfAll(cmd.Context(), asJSON)
+			}
+			if err := positional("MOUNTPOINT")(cmd, args); err != nil {
+				return err
+			}
+			return a.statusOf(cmd.Context(), args[0], asJSON)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// statusOf shows the status of one mount.
+func (a *app) statusOf(ctx context.Context, path string, asJSON bool) error {
+	_, s, err := a.findControl(ctx, path)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(a.stdout, s)
+	}
+	return printStatus(a.stdout, s)
+}
+
+// statusOfAll shows the status of all mounts that answer.
+func (a *app) statusOfAll(ctx context.Context, asJSON bool) error {
+	entries, err := listMounts()
+	if err != nil {
+		return err
+	}
+	entries = slices.DeleteFunc(entries, func(m mountEntry) bool {
+		return m.fsType != fsType || a.euid != 0 && m.uid != a.euid
+	})
+	all := slices.Collect(maps.Values(a.statuses(ctx, entries)))
+	slices.SortFunc(all, func(x, y *mountStatus) int { return cmp.Compare(x.Mountpoint, y.Mountpoint) })
+	for _, m := range entries {
+		if !slices.ContainsFunc(all, func(s *mountStatus) bool { return s.Device == m.device }) {
+			say(a.stderr, "%s does not answer", m.mountpoint)
+		}
+	}
+	if asJSON {
+		if all == nil {
+			all = []*mountStatus{}
+		}
+		return printJSON(a.stdout, all)
+	}
+	for i, s := range all {
+		if i > 0 {
+			fmt.Fprintln(a.stdout)
+		}
+		if err := printStatus(a.stdout, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printStatus(w io.Writer, s *mountStatus) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row("mount point", "%s", s.Mountpoint)
+	row("backing directory", "%s", s.Backing)
+	row("volume", "%s (generation %d)", s.VolumeID, s.Generation)
+	row("process", "%d of user %d, since %s", s.PID, s.UID, s.Since.Format(time.RFC3339))
+	row("keys in memory", "%d of files, %d ready for new ones", s.CachedKeys, s.PooledKeys)
+	row("bytes", "%d read, %d written", s.BytesRead, s.BytesWritten)
+	row("requests", "%s", counts(s.Requests))
+	for _, provider := range slices.Sorted(maps.Keys(s.KMS)) {
+		u := s.KMS[provider]
+		row("calls of "+provider, "%s", counts(u.Calls))
+		if len(u.Failures) > 0 {
+			row("failures of "+provider, "%s", counts(u.Failures))
+		}
+	}
+	row("estimated cost", "%.6f USD", s.EstimatedCostUSD)
+	return t.Flush()
+}
+
+// counts shows how often each thing was, the most frequent first.
+func counts(m map[string]uint64) string {
+	names := slices.SortedFunc(maps.Keys(m), func(a, b string) int {
+		return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b))
+	})
+	if len(names) == 0 {
+		return "none"
+	}
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s %d", name, m[name])
+	}
+	return strings.Join(names, ", ")
+}
