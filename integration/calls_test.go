@@ -9,90 +9,50 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"kmsfs/kmsprovider"
+	"kmsfs/kmsprovider/slow"
 	"kmsfs/volume"
 )
 
-// countingKMS counts the calls to a KMS, and can make them take a while.
-type countingKMS struct {
-	kmsprovider.Provider
+// countedKMS counts the calls to a volume's KMS, and makes them take a while.
+type countedKMS struct {
+	*slow.Provider
 	delay time.Duration
-
-	mu          sync.Mutex
-	calls       map[string]int
-	under, peak int
 }
 
-// countCalls puts a countingKMS in front of the volume's KMS.
-func (m *mounted) countCalls(delay time.Duration) *countingKMS {
+// countCalls puts a countedKMS in front of the volume's KMS.
+func (m *mounted) countCalls(delay time.Duration) *countedKMS {
 	m.t.Helper()
 	p, err := m.keys.Provider(context.Background(), "local")
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	k := &countingKMS{Provider: p, delay: delay, calls: make(map[string]int)}
+	k := &countedKMS{slow.New(p, delay), delay}
 	m.keys = kmsprovider.NewRegistry()
 	m.keys.Register("local", func(context.Context) (kmsprovider.Provider, error) { return k, nil })
 	return k
 }
 
-func (k *countingKMS) begin(op string) func() {
-	k.mu.Lock()
-	k.calls[op]++
-	k.under++
-	k.peak = max(k.peak, k.under)
-	k.mu.Unlock()
-	time.Sleep(k.delay)
-	return func() {
-		k.mu.Lock()
-		k.under--
-		k.mu.Unlock()
-	}
-}
-
-func (k *countingKMS) GenerateDataKey(ctx context.Context, keyID string, ec kmsprovider.Context) ([]byte, []byte, error) {
-	defer k.begin("GenerateDataKey")()
-	return k.Provider.GenerateDataKey(ctx, keyID, ec)
-}
-
-func (k *countingKMS) Decrypt(ctx context.Context, keyID string, wrapped []byte, ec kmsprovider.Context) ([]byte, error) {
-	defer k.begin("Decrypt")()
-	return k.Provider.Decrypt(ctx, keyID, wrapped, ec)
-}
-
-func (k *countingKMS) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kmsprovider.Context) ([]byte, error) {
-	defer k.begin("Encrypt")()
-	return k.Provider.Encrypt(ctx, keyID, plaintext, ec)
-}
-
-func (k *countingKMS) DescribeKey(ctx context.Context, keyID string) (kmsprovider.KeyInfo, error) {
-	defer k.begin("DescribeKey")()
-	return k.Provider.DescribeKey(ctx, keyID)
-}
-
 // of returns the calls that a function caused, also those that came after it.
-func (k *countingKMS) of(m *mounted, call func()) map[string]int {
-	before := k.snapshot()
+func (k *countedKMS) of(m *mounted, call func()) map[string]int {
+	before := k.Calls()
 	call()
 	if m.Mount != nil {
 		m.settle()
 	}
 	for { // until none is under way and none has come for a while
-		k.mu.Lock()
-		under, last := k.under, maps.Clone(k.calls)
-		k.mu.Unlock()
+		under, last := k.UnderWay(), k.Calls()
 		time.Sleep(20*time.Millisecond + 2*k.delay)
-		if under == 0 && maps.Equal(last, k.snapshot()) {
+		if under == 0 && maps.Equal(last, k.Calls()) {
 			break
 		}
 	}
-	diff := k.snapshot()
+	diff := k.Calls()
 	for op, n := range before {
 		if diff[op] -= n; diff[op] == 0 {
 			delete(diff, op)
@@ -101,13 +61,7 @@ func (k *countingKMS) of(m *mounted, call func()) map[string]int {
 	return diff
 }
 
-func (k *countingKMS) snapshot() map[string]int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return maps.Clone(k.calls)
-}
-
-func (k *countingKMS) want(m *mounted, what string, want map[string]int, call func()) {
+func (k *countedKMS) want(m *mounted, what string, want map[string]int, call func()) {
 	m.t.Helper()
 	if got := k.of(m, call); !maps.Equal(got, want) {
 		m.t.Errorf("%s: KMS calls %v, want %v", what, got, want)
@@ -140,7 +94,7 @@ func TestKMSCallsOfAMountAreThoseOfTheDesign(t *testing.T) {
 	}
 }
 
-func checkCalls(t *testing.T, m *mounted, k *countingKMS, perFile bool) {
+func checkCalls(t *testing.T, m *mounted, k *countedKMS, perFile bool) {
 	const dirs, each = 20, 15
 	files := dirs * each
 	nothing := map[string]int{}
@@ -162,7 +116,7 @@ func checkCalls(t *testing.T, m *mounted, k *countingKMS, perFile bool) {
 	})
 	k.want(m, "unmount", nothing, m.unmount)
 	want := nothing
-	unused := v.KeysAhead().PoolUnused
+	unused := v.Stats().Discarded
 	if perFile {
 		want = map[string]int{"GenerateDataKey": files + unused}
 	}
@@ -186,16 +140,14 @@ func checkCalls(t *testing.T, m *mounted, k *countingKMS, perFile bool) {
 		one = 1
 	}
 	k.want(m, "cold read of one file", calls(one), func() { m.run("cat", "0/0") })
-	k.mu.Lock()
-	k.peak = 0
-	k.mu.Unlock()
+	k.Peak()
 	k.want(m, "tar c, cold", calls(one*(files-1)), func() { m.run("tar", "-cf", "-", ".") })
 	k.want(m, "tar c, warm", nothing, func() { m.run("tar", "-cf", "-", ".") })
-	if k.delay > 0 && perFile && k.peak < 3 {
-		t.Errorf("at most %d calls were under way at once", k.peak)
+	if peak := k.Peak(); k.delay > 0 && perFile && peak < 3 {
+		t.Errorf("at most %d calls were under way at once", peak)
 	}
-	if ahead := m.Volume.KeysAhead(); ahead.ReadInVain != 0 {
-		t.Errorf("%d keys were unwrapped in vain", ahead.ReadInVain)
+	if s := m.Volume.Stats(); s.InVain != 0 {
+		t.Errorf("%d keys were unwrapped in vain", s.InVain)
 	}
 	k.want(m, "unmount, having read", nothing, m.unmount)
 }

@@ -217,28 +217,6 @@ func (a *ahead) close() {
 	a.group.Wait()
 }
 
-// KeysAhead is what a volume had from its KMS before it was needed.
-type KeysAhead struct {
-	Pooled     int    // data keys that are ready for new files
-	PoolUnused int    // such keys that were discarded
-	ReadAhead  uint64 // keys unwrapped ahead of a reader, who then asked for them
-	ReadInVain uint64 // and those that nobody asked for
-}
-
-// KeysAhead counts since the volume was opened; after Close it is final.
-func (v *Volume) KeysAhead() KeysAhead {
-	var k KeysAhead
-	if v.pool != nil {
-		v.pool.mu.Lock()
-		k.Pooled, k.PoolUnused = len(v.pool.ready), v.pool.unused
-		v.pool.mu.Unlock()
-	}
-	v.keys.mu.Lock()
-	k.ReadAhead, k.ReadInVain = v.keys.used, v.keys.unused
-	v.keys.mu.Unlock()
-	return k
-}
-
 // look tells whether the keys of a file are cached or being unwrapped, and for
 // which stream, if nobody has asked for them yet.
 func (c *keyCache) look(id crypto.ID) (s *stream, cached bool) {
@@ -275,4 +253,12 @@ func (c *keyCache) dropUnused(id crypto.ID) {
 		c.unused++
 		delete(c.m, id)
 	}
+}
+
+// aheadCounts are how many keys unwrapped ahead were asked for and how many
+// were dropped before.
+func (c *keyCache) aheadCounts() (used, unused uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.used, c.unused
 }

@@ -8,78 +8,57 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"kmsfs/kmsprovider"
+	"kmsfs/kmsprovider/slow"
 )
 
-// slowKMS takes a while for every call, in a bubble of synctest: elapsed time
-// over delay is the number of round trips that somebody waited for.
-type slowKMS struct {
+// refusingKMS refuses Decrypt where it is told to.
+type refusingKMS struct {
 	*fakeKMS
-	delay time.Duration
-
-	mu          sync.Mutex
-	under, peak int
-	refuse      func(file string, under int) error // asked for each Decrypt; nil refuses nothing
+	mu     sync.Mutex
+	refuse func(file string) error // nil refuses nothing
 }
 
-func (k *slowKMS) wait(ctx context.Context) error {
+func (k *refusingKMS) setRefuse(f func(file string) error) {
 	k.mu.Lock()
-	k.under++
-	k.peak = max(k.peak, k.under)
+	k.refuse = f
 	k.mu.Unlock()
-	defer func() {
-		k.mu.Lock()
-		k.under--
-		k.mu.Unlock()
-	}()
-	select {
-	case <-time.After(k.delay):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
-func (k *slowKMS) GenerateDataKey(ctx context.Context, keyID string, ec kmsprovider.Context) ([]byte, []byte, error) {
-	if err := k.wait(ctx); err != nil {
-		return nil, nil, err
-	}
-	return k.fakeKMS.GenerateDataKey(ctx, keyID, ec)
-}
-
-func (k *slowKMS) Decrypt(ctx context.Context, keyID string, wrapped []byte, ec kmsprovider.Context) ([]byte, error) {
+func (k *refusingKMS) Decrypt(ctx context.Context, keyID string, wrapped []byte, ec kmsprovider.Context) ([]byte, error) {
 	k.mu.Lock()
-	refuse, under := k.refuse, k.under
+	refuse := k.refuse
 	k.mu.Unlock()
-	if err := k.wait(ctx); err != nil {
-		return nil, err
-	}
 	if refuse != nil {
-		if err := refuse(ec["kmsfs:file"], under); err != nil {
-			k.count("Decrypt") // it was asked
+		if err := refuse(ec["kmsfs:file"]); err != nil {
 			return nil, err
 		}
 	}
 	return k.fakeKMS.Decrypt(ctx, keyID, wrapped, ec)
 }
 
-// slowly runs a test in a bubble, on a volume of a KMS that takes 10 ms.
-func slowly(t *testing.T, mode KeyMode, test func(t *testing.T, b *slowBench)) {
+// slowly runs a test in a bubble of synctest, whose clock moves only when all
+// wait, on a volume of a KMS that takes delay.
+func slowly(t *testing.T, mode KeyMode, delay time.Duration, test func(t *testing.T, b *slowBench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &slowBench{bench: newBench(t, mode)}
-		b.slow = &slowKMS{fakeKMS: b.kms, delay: 10 * time.Millisecond}
+		b := &slowBench{bench: newBench(t, mode), delay: delay}
+		b.refusing = &refusingKMS{fakeKMS: b.kms}
+		b.slow = slow.New(b.refusing, delay)
 		test(t, b)
 	})
 }
 
 type slowBench struct {
 	*bench
-	slow *slowKMS
+	refusing *refusingKMS
+	slow     *slow.Provider
+	delay    time.Duration
 }
 
 func (b *slowBench) open() *Volume {
@@ -96,8 +75,8 @@ func (b *slowBench) decrypts(call func()) (calls, waits int) {
 	b.t.Helper()
 	before, began := b.kms.count("Decrypt"), time.Now()
 	call()
-	waits = int(time.Since(began) / b.slow.delay)
-	time.Sleep(b.slow.delay) // those under way
+	waits = int(time.Since(began) / b.delay)
+	time.Sleep(b.delay) // those under way
 	synctest.Wait()
 	return b.kms.count("Decrypt") - before, waits
 }
@@ -157,12 +136,13 @@ func read(t *testing.T, n *Node) {
 }
 
 func TestAColdReadOfATreeIsOneDecryptForEachFileAndFewAreWaitedFor(t *testing.T) {
-	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
 		v := b.open()
 		files := fill(t, v, 100)
 		b.close(v)
 		v = b.open()
 		visited := 0
+		b.slow.Peak()
 		calls, waits := b.decrypts(func() {
 			visit(t, v.Root(), func(n *Node) {
 				read(t, n)
@@ -171,18 +151,19 @@ func TestAColdReadOfATreeIsOneDecryptForEachFileAndFewAreWaitedFor(t *testing.T)
 			})
 		})
 		spent := waits - visited*300/10000 // what was not slept
-		t.Logf("%d files: %d calls, %d round trips waited for, %d calls under way", files, calls, spent, b.slow.peak)
+		peak := b.slow.Peak()
+		t.Logf("%d files: %d calls, %d round trips waited for, %d calls under way", files, calls, spent, peak)
 		if calls != files {
 			t.Errorf("%d Decrypt for %d files", calls, files)
 		}
 		if spent > 20 {
 			t.Errorf("waited for %d round trips", spent)
 		}
-		if b.slow.peak > aheadLimit+1 {
-			t.Errorf("%d calls under way", b.slow.peak)
+		if peak > aheadLimit+1 {
+			t.Errorf("%d calls under way", peak)
 		}
-		if v.keys.unused != 0 || v.keys.used < uint64(files)*9/10 {
-			t.Errorf("%d keys unwrapped ahead were used, %d were not", v.keys.used, v.keys.unused)
+		if s := v.Stats(); s.InVain != 0 || s.Ahead < uint64(files)*9/10 {
+			t.Errorf("%d keys unwrapped ahead were used, %d were not", s.Ahead, s.InVain)
 		}
 		calls, _ = b.decrypts(func() { visit(t, v.Root(), func(n *Node) { read(t, n) }) })
 		if calls != 0 {
@@ -192,7 +173,7 @@ func TestAColdReadOfATreeIsOneDecryptForEachFileAndFewAreWaitedFor(t *testing.T)
 }
 
 func TestReadingInOneDirectoryUnwrapsNothingInOthers(t *testing.T) {
-	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
 		v := b.open()
 		for _, name := range []string{"a", "b", "c"} {
 			d, _, err := v.Root().Mkdir(name, 0o755, Owner{})
@@ -203,9 +184,9 @@ func TestReadingInOneDirectoryUnwrapsNothingInOthers(t *testing.T) {
 				createFile(t, d, fmt.Sprint(i), []byte("content"))
 			}
 		}
-		b.close(v)
-		v = b.open()
-		for _, name := range []string{"b", "c", "a"} {
+		for _, name := range []string{"a", "b", "c"} {
+			b.close(v)
+			v = b.open()
 			calls, waits := b.decrypts(func() { visit(t, lookup(t, v.Root(), name), func(n *Node) { read(t, n) }) })
 			if calls != 20 || waits > 9 {
 				t.Errorf("%d Decrypt for the 20 files of %s, %d waited for", calls, name, waits)
@@ -215,7 +196,7 @@ func TestReadingInOneDirectoryUnwrapsNothingInOthers(t *testing.T) {
 }
 
 func TestNothingIsUnwrappedForListingsAndSingleFiles(t *testing.T) {
-	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
 		v := b.open()
 		fill(t, v, 30)
 		b.close(v)
@@ -260,7 +241,7 @@ func TestCallsAheadThatAreInVainAreFew(t *testing.T) {
 		"one that reads at random":            func(int) bool { return r.IntN(2) == 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+			slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
 				v := b.open()
 				for i := range 300 {
 					createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
@@ -285,11 +266,8 @@ func TestCallsAheadThatAreInVainAreFew(t *testing.T) {
 				if vain > aheadLimit+wanted/4 {
 					t.Errorf("%d calls in vain for %d files read", vain, wanted)
 				}
-				if int(v.keys.unused) != vain {
-					t.Errorf("%d calls in vain, %d counted", vain, v.keys.unused)
-				}
-				if n := len(v.keys.m); n != wanted {
-					t.Errorf("%d keys are kept for %d files", n, wanted)
+				if s := v.Stats(); int(s.InVain) != vain || s.CachedKeys != wanted {
+					t.Errorf("%d calls in vain, %d counted; %d keys are kept for %d files", vain, s.InVain, s.CachedKeys, wanted)
 				}
 			})
 		})
@@ -297,7 +275,7 @@ func TestCallsAheadThatAreInVainAreFew(t *testing.T) {
 }
 
 func TestFailuresAheadAreSilentAndNotRemembered(t *testing.T) {
-	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
 		v := b.open()
 		const files = 400
 		for i := range files {
@@ -305,17 +283,17 @@ func TestFailuresAheadAreSilentAndNotRemembered(t *testing.T) {
 		}
 		b.close(v)
 		v = b.open()
-		refused := 0
-		reading := ""
-		b.slow.refuse = func(file string, under int) error {
-			b.slow.mu.Lock()
-			defer b.slow.mu.Unlock()
-			if under > 4 && file != reading {
+		refused, reading := 0, ""
+		var mu sync.Mutex
+		b.refusing.setRefuse(func(file string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if b.slow.UnderWay() > 4 && file != reading {
 				refused++
 				return kmsprovider.ErrThrottled
 			}
 			return nil
-		}
+		})
 		calls, _ := b.decrypts(func() {
 			visit(t, v.Root(), func(n *Node) {
 				f, err := n.openFile(false)
@@ -323,9 +301,9 @@ func TestFailuresAheadAreSilentAndNotRemembered(t *testing.T) {
 					t.Fatal(err)
 				}
 				f.release()
-				b.slow.mu.Lock()
+				mu.Lock()
 				reading = f.id.String()
-				b.slow.mu.Unlock()
+				mu.Unlock()
 				read(t, n)
 				time.Sleep(300 * time.Microsecond)
 			})
@@ -341,53 +319,50 @@ func TestFailuresAheadAreSilentAndNotRemembered(t *testing.T) {
 }
 
 func TestAKMSThatDeniesIsAskedOnceForEachRead(t *testing.T) {
-	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
 		v := b.open()
 		for i := range 100 {
 			createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
 		}
 		b.close(v)
 		v = b.open()
-		asked := 0
+		var asked atomic.Int32
 		reads := 0
 		visit(t, v.Root(), func(n *Node) {
 			if reads++; reads == 20 {
-				b.slow.refuse = func(string, int) error {
-					b.slow.mu.Lock()
-					defer b.slow.mu.Unlock()
-					asked++
+				b.refusing.setRefuse(func(string) error {
+					asked.Add(1)
 					return kmsprovider.ErrAccessDenied
-				}
+				})
 			}
 			if _, err := tryReadAll(n); err != nil && !errors.Is(err, kmsprovider.ErrAccessDenied) {
 				t.Fatal(err)
 			}
 		})
 		time.Sleep(time.Second)
-		if asked == 0 || asked > 81+aheadLimit {
-			t.Errorf("%d calls for 81 reads", asked)
+		if n := asked.Load(); n == 0 || n > 81+aheadLimit {
+			t.Errorf("%d calls for 81 reads", n)
 		}
-		b.slow.refuse = nil
+		b.refusing.setRefuse(nil)
 		visit(t, v.Root(), func(n *Node) { read(t, n) }) // heals
 	})
 }
 
 func TestAKMSThatAnswersAtOnceIsNotAskedAhead(t *testing.T) {
-	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
-		b.slow.delay = aheadWorth / 2
+	slowly(t, ModeFile, aheadWorth/2, func(t *testing.T, b *slowBench) {
 		v := b.open()
 		files := fill(t, v, 20)
 		b.close(v)
 		v = b.open()
 		calls, _ := b.decrypts(func() { visit(t, v.Root(), func(n *Node) { read(t, n) }) })
-		if calls != files || v.keys.used+v.keys.unused != 0 || b.slow.peak > poolConcurrency {
-			t.Errorf("%d calls, %d and %d ahead", calls, v.keys.used, v.keys.unused)
+		if s := v.Stats(); calls != files || s.Ahead+s.InVain != 0 {
+			t.Errorf("%d calls, %d and %d ahead", calls, s.Ahead, s.InVain)
 		}
 	})
 }
 
 func TestKeyModeVolumeAsksNothing(t *testing.T) {
-	slowly(t, ModeVolume, func(t *testing.T, b *slowBench) {
+	slowly(t, ModeVolume, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
 		generated := b.kms.count("GenerateDataKey")
 		v := b.open()
 		fill(t, v, 20)
@@ -401,7 +376,7 @@ func TestKeyModeVolumeAsksNothing(t *testing.T) {
 }
 
 func TestClosingAVolumeEndsWhatIsUnderWayAhead(t *testing.T) {
-	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
 		v := b.open()
 		for i := range 50 {
 			createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
@@ -412,15 +387,15 @@ func TestClosingAVolumeEndsWhatIsUnderWayAhead(t *testing.T) {
 			read(t, lookup(t, v.Root(), name))
 		}
 		b.close(v)
-		if b.slow.under != 0 {
-			t.Errorf("%d calls are still under way", b.slow.under)
+		if n := b.slow.UnderWay(); n != 0 {
+			t.Errorf("%d calls are still under way", n)
 		}
 	})
 }
 
 // Many programs at once: each file is unwrapped once, whoever is first.
 func TestProgramsSideBySideCauseOneDecryptForEachFile(t *testing.T) {
-	slowly(t, ModeFile, func(t *testing.T, b *slowBench) {
+	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
 		v := b.open()
 		files := fill(t, v, 60)
 		b.close(v)
@@ -442,8 +417,8 @@ func TestProgramsSideBySideCauseOneDecryptForEachFile(t *testing.T) {
 			}
 			group.Wait()
 		})
-		if calls != files+int(v.keys.unused) || v.keys.unused > aheadLimit {
-			t.Errorf("%d Decrypt for %d files, %d in vain", calls, files, v.keys.unused)
+		if s := v.Stats(); calls != files+int(s.InVain) || s.InVain > aheadLimit {
+			t.Errorf("%d Decrypt for %d files, %d in vain", calls, files, s.InVain)
 		}
 	})
 }

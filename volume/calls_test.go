@@ -80,7 +80,7 @@ func TestCreatingFilesTakesOneCallForEachAndEachKey(t *testing.T) {
 				}
 				quietPool(v)
 				b.wantCalls("close", map[string]int{}, func() { b.close(v) })
-				unused = v.KeysAhead().PoolUnused
+				unused = v.Stats().Discarded
 			})
 			want := map[string]int{"GenerateDataKey": files + unused}
 			if keys > 1 {

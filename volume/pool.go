@@ -195,11 +195,11 @@ func (p *keyPool) one() bool {
 	return true
 }
 
-// size is how many keys are ready.
-func (p *keyPool) size() int {
+// counts are how many keys are ready, and how many were discarded.
+func (p *keyPool) counts() (ready, unused int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.ready)
+	return len(p.ready), p.unused
 }
 
 // close stops the calls under way and discards what is left, sidecars included.

@@ -5,13 +5,19 @@ type Stats struct {
 	Generation uint64 // of the volume.json that it goes by
 	CachedKeys int    // unwrapped data keys of files
 	PooledKeys int    // unwrapped data keys of files that are not made yet
+
+	// Since the volume was opened; final once it is closed.
+	Discarded int    // pooled keys that no file was made for
+	Ahead     uint64 // keys unwrapped ahead of a reader, who then asked for them
+	InVain    uint64 // keys unwrapped ahead that nobody asked for
 }
 
 // Stats returns the present numbers.
 func (v *Volume) Stats() Stats {
 	s := Stats{Generation: v.conf().Generation, CachedKeys: v.keys.size()}
+	s.Ahead, s.InVain = v.keys.aheadCounts()
 	if v.pool != nil {
-		s.PooledKeys = v.pool.size()
+		s.PooledKeys, s.Discarded = v.pool.counts()
 	}
 	return s
 }

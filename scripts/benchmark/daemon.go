@@ -9,12 +9,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"sync"
-	"time"
 
 	kmsfs "kmsfs/fs"
-	"kmsfs/kmsprovider"
 	"kmsfs/kmsprovider/local"
+	"kmsfs/kmsprovider/slow"
 	"kmsfs/volume"
 )
 
@@ -41,7 +39,7 @@ func daemon(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	defer store.Close()
-	kms := &meter{Provider: store, delay: *delay, calls: make(map[string]int)}
+	kms := slow.New(store, *delay)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	v, err := volume.Open(ctx, f.Arg(0), volume.Options{
 		Providers: registry(kms), StateDir: *state, Mountpoint: f.Arg(1), Log: log,
@@ -63,69 +61,5 @@ func daemon(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := errors.Join(err, v.Close()); err != nil {
 		return err
 	}
-	return json.NewEncoder(stdout).Encode(kms.usage())
-}
-
-// meter is a KMS that takes a given time more for every call, and counts calls.
-type meter struct {
-	kmsprovider.Provider
-	delay time.Duration
-
-	mu          sync.Mutex
-	calls       map[string]int
-	under, peak int
-}
-
-func (k *meter) usage() usage {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return usage{Calls: k.calls, Concurrent: k.peak}
-}
-
-// begin counts a call and waits; the caller calls what it returns at the end.
-func (k *meter) begin(ctx context.Context, op string) (end func(), err error) {
-	k.mu.Lock()
-	k.calls[op]++
-	k.under++
-	k.peak = max(k.peak, k.under)
-	k.mu.Unlock()
-	if k.delay > 0 {
-		select {
-		case <-time.After(k.delay):
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-	}
-	return func() {
-		k.mu.Lock()
-		k.under--
-		k.mu.Unlock()
-	}, err
-}
-
-func (k *meter) GenerateDataKey(ctx context.Context, keyID string, ec kmsprovider.Context) ([]byte, []byte, error) {
-	end, err := k.begin(ctx, "GenerateDataKey")
-	defer end()
-	if err != nil {
-		return nil, nil, err
-	}
-	return k.Provider.GenerateDataKey(ctx, keyID, ec)
-}
-
-func (k *meter) Decrypt(ctx context.Context, keyID string, wrapped []byte, ec kmsprovider.Context) ([]byte, error) {
-	end, err := k.begin(ctx, "Decrypt")
-	defer end()
-	if err != nil {
-		return nil, err
-	}
-	return k.Provider.Decrypt(ctx, keyID, wrapped, ec)
-}
-
-func (k *meter) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kmsprovider.Context) ([]byte, error) {
-	end, err := k.begin(ctx, "Encrypt")
-	defer end()
-	if err != nil {
-		return nil, err
-	}
-	return k.Provider.Encrypt(ctx, keyID, plaintext, ec)
+	return json.NewEncoder(stdout).Encode(usage{Calls: kms.Calls(), Concurrent: kms.Peak()})
 }
