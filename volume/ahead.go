@@ -11,12 +11,13 @@ import (
 )
 
 // ahead unwraps data keys before they are asked for, where files are read for
-// the first time in the order in which directories list them, so that reading
-// many small files does not wait for the KMS once for each.
+// the first time in the order in which directories list them or in that of
+// their names, so that reading many small files does not wait for the KMS once
+// for each.
 //
-// It starts with reads alone: listing and stat cause no call. The first read of
-// a file that has to wait for the KMS is remembered together with the file that
-// a walk would come to next. When that one is asked for, keys are unwrapped
+// It starts with reads alone: listing and stat cause no call. A read that has to
+// wait for the KMS is remembered by the files that walks would come to next.
+// When one of those is asked for, keys are unwrapped
 // ahead from there on, in a window that begins with two and grows with what the
 // KMS takes and how fast the program reads, up to aheadLimit. It does not go on
 // into another directory before the program does. At most as many calls as
@@ -126,27 +127,34 @@ func (a *ahead) worthGuessing(n *Node) bool {
 	return a.misses <= 8 || a.misses%32 < 2
 }
 
-// guess remembers which file a walk comes to after n.
+// guess remembers which files may come after n.
 func (a *ahead) guess(n *Node) {
-	w, err := a.vol.walkFrom(n)
-	if err != nil {
-		return
-	}
-	s := &stream{walk: w, dir: w.frames[0].ino, held: true, used: time.Now()}
-	for {
-		if s.next, err = w.next(); err != nil {
+	v := a.vol
+	for _, order := range []func(*Node) (*walk, error){v.walkFrom, v.walkByName} {
+		w, err := order(n)
+		if err != nil {
+			continue
+		}
+		s := &stream{walk: w, dir: w.frames[0].ino, held: true, used: time.Now()}
+		cached := true
+		for cached && err == nil {
+			if s.next, err = w.next(); err == nil {
+				_, cached = v.keys.look(s.next.id)
+			}
+		}
+		if err != nil || !a.add(s) {
 			w.close()
-			return
-		}
-		if _, cached := a.vol.keys.look(s.next.id); !cached {
-			break
 		}
 	}
+}
+
+// add makes room for a stream, and tells whether it is wanted.
+func (a *ahead) add(s *stream) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
-		w.close()
-		return
+	known := func(t *stream) bool { return t.held && t.next.ino == s.next.ino }
+	if a.closed || slices.ContainsFunc(a.streams, known) {
+		return false
 	}
 	if len(a.streams) == aheadStreams {
 		a.end(a.streams[0])
@@ -155,6 +163,7 @@ func (a *ahead) guess(n *Node) {
 	if a.timer == nil {
 		a.timer = time.AfterFunc(aheadKeep, a.sweep)
 	}
+	return true
 }
 
 // window is how many keys a stream may have that nobody asked for yet. The

@@ -3,21 +3,26 @@ package volume
 import (
 	"errors"
 	"io"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"kmsfs/crypto"
 )
 
-// walk goes through the files of a volume in the order of tar, find and grep
-// -r: the entries of a directory as it lists them, a subdirectory's in its
-// place, and after the last of a directory on with its parent. It guesses what
-// a program will read next; it reads backing names and the first bytes of
-// files, needs no key, and decides nothing but which key to ask for.
+// walk goes through the files of a volume in the order in which a program may
+// read them: that of tar, find and grep -r (the entries of a directory as it
+// lists them, a subdirectory's in its place, and after the last of a directory
+// on with its parent), or that of shells, for the files of one directory: by
+// name. It reads the first bytes of files, and decides nothing but which key to
+// ask for.
 type walk struct {
 	vol    *Volume
 	top    *Node // the directory of the outermost frame
 	frames []walkFrame
+	byName bool // only what is in sorted, left to come
+	sorted []dirent
 }
 
 // walkFrame is a directory that the walk is in.
@@ -52,6 +57,45 @@ func (v *Volume) walkFrom(n *Node) (*walk, error) {
 		w.close()
 		return nil, err
 	}
+	return w, nil
+}
+
+// walkByName is a walk by name through the rest of a file's directory, which
+// must not be large.
+func (v *Volume) walkByName(n *Node) (_ *walk, err error) {
+	p, ok := n.at()
+	if !ok {
+		return nil, io.EOF
+	}
+	l, err := p.parent.List()
+	if err != nil {
+		return nil, err
+	}
+	w := &walk{vol: v, top: p.parent, byName: true, frames: []walkFrame{{fd: l.fd, ino: p.parent.key.ino}}}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	names := make(map[string]string) // plain by backing
+	for steps := walkSteps; ; steps-- {
+		e, err := nextDirent(v.backing, l.fd, l.buf, &l.rest)
+		if err == io.EOF {
+			break
+		}
+		if err != nil || steps == 0 || l.broken {
+			return nil, errWalkFar
+		}
+		if e.kind != unix.S_IFREG || p.parent.isOwn(e.name) {
+			continue
+		}
+		plain, err := v.decode(l.id, l.fd, e.name)
+		if err == nil && plain > p.name {
+			names[e.name] = plain
+			w.sorted = append(w.sorted, e)
+		}
+	}
+	slices.SortFunc(w.sorted, func(a, b dirent) int { return strings.Compare(names[a.name], names[b.name]) })
 	return w, nil
 }
 
@@ -110,8 +154,13 @@ func (w *walk) entry(steps *int) (dirent, error) {
 	if *steps--; *steps < 0 {
 		return dirent{}, errWalkFar
 	}
-	if len(w.frames) == 0 {
+	if len(w.frames) == 0 || w.byName && len(w.sorted) == 0 {
 		return dirent{}, io.EOF
+	}
+	if w.byName {
+		e := w.sorted[0]
+		w.sorted = w.sorted[1:]
+		return e, nil
 	}
 	f := &w.frames[len(w.frames)-1]
 	return nextDirent(w.vol.backing, f.fd, f.buf, &f.rest)
@@ -138,6 +187,9 @@ func (w *walk) leave(steps *int) error {
 	}
 	if len(w.frames) > 0 {
 		return nil
+	}
+	if w.byName {
+		return io.EOF
 	}
 	return w.after(w.top, steps)
 }
