@@ -87,16 +87,26 @@ func (c *Counts) Snapshot() map[string]uint64 {
 // answered from its own cache is not in it.
 func (c *Counts) Bytes() (read, written uint64) { return c.read.Load(), c.written.Load() }
 
-// The methods below only count and pass on; those that make something with a
-// mode apply the umask where the kernel leaves that to us.
+// The methods below only count and pass on, and note what the kernel comes to
+// know; those that make something with a mode apply the umask where the kernel
+// leaves that to us.
+
+// told notes an entry in an answer.
+func (r *rawFS) told(out *fuse.EntryOut, st fuse.Status) fuse.Status {
+	if st.Ok() {
+		r.m.known.told(out)
+	}
+	return st
+}
 
 func (r *rawFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opLookup)
-	return r.RawFileSystem.Lookup(cancel, h, name, out)
+	return r.told(out, r.RawFileSystem.Lookup(cancel, h, name, out))
 }
 
 func (r *rawFS) Forget(id, n uint64) {
 	r.m.counts.add(opForget)
+	r.m.known.forgotten(id, n)
 	r.RawFileSystem.Forget(id, n)
 }
 
@@ -117,19 +127,19 @@ func (r *rawFS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 
 func (r *rawFS) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opSymlink)
-	return r.RawFileSystem.Symlink(cancel, h, target, name, out)
+	return r.told(out, r.RawFileSystem.Symlink(cancel, h, target, name, out))
 }
 
 func (r *rawFS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opMknod)
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
-	return r.RawFileSystem.Mknod(cancel, in, name, out)
+	return r.told(out, r.RawFileSystem.Mknod(cancel, in, name, out))
 }
 
 func (r *rawFS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opMkdir)
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
-	return r.RawFileSystem.Mkdir(cancel, in, name, out)
+	return r.told(out, r.RawFileSystem.Mkdir(cancel, in, name, out))
 }
 
 func (r *rawFS) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
@@ -149,13 +159,13 @@ func (r *rawFS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newNa
 
 func (r *rawFS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.m.counts.add(opLink)
-	return r.RawFileSystem.Link(cancel, in, name, out)
+	return r.told(out, r.RawFileSystem.Link(cancel, in, name, out))
 }
 
 func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	r.m.counts.add(opCreate)
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
-	return r.RawFileSystem.Create(cancel, in, name, out)
+	return r.told(&out.EntryOut, r.RawFileSystem.Create(cancel, in, name, out))
 }
 
 func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
@@ -200,7 +210,7 @@ func (r *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 func (r *rawFS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	r.m.counts.add(opTmpfile)
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
-	return r.RawFileSystem.Tmpfile(cancel, in, out)
+	return r.told(&out.EntryOut, r.RawFileSystem.Tmpfile(cancel, in, out))
 }
 
 func (r *rawFS) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {

@@ -129,7 +129,7 @@ func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		}
 		if e.Name != "." && e.Name != ".." {
 			header := in.InHeader
-			if !r.RawFileSystem.Lookup(cancel, &header, e.Name, entry).Ok() {
+			if !r.told(entry, r.RawFileSystem.Lookup(cancel, &header, e.Name, entry)).Ok() {
 				*entry = fuse.EntryOut{}
 			}
 		}

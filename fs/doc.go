@@ -13,6 +13,7 @@
 //	rawxattr.go the same of attributes: setgid, and umask against default ACLs
 //	errno.go    the one map from errors to errno
 //	count.go    requests by kind
+//	known.go    the inodes that the kernel knows, and making it drop what it caches
 //	idle.go     unmounting when nobody uses the mount
 //	failures.go what goes to the log
 //

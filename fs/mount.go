@@ -54,6 +54,7 @@ type Mount struct {
 	acl         bool
 	writeback   bool // the kernel keeps written pages for a while
 	counts      Counts
+	known       knownInodes
 	ended       chan struct{} // closed when the mount is gone
 
 	opening sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel
@@ -93,6 +94,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
 	}
 	m.server = server
+	v.SetCache(m)
 	go func() {
 		server.Serve()
 		close(m.ended)

@@ -24,6 +24,9 @@ type mounted struct {
 	state   string
 
 	readOnly bool
+	keyTTL   time.Duration
+	store    *local.Keystore
+	calls    kmsprovider.Meter
 	keys     *kmsprovider.Registry
 	Volume   *volume.Volume
 	Mount    *fs.Mount
@@ -48,7 +51,9 @@ func newVolume(t testing.TB, mode volume.KeyMode) *mounted {
 	if _, err := store.EnsureDefaultKey(context.Background()); err != nil {
 		t.Fatal(err)
 	}
+	m.store = store
 	m.keys = kmsprovider.NewRegistry()
+	m.keys.WrapWith(m.calls.Wrap)
 	m.keys.Register("local", func(context.Context) (kmsprovider.Provider, error) { return store, nil })
 	_, err = volume.Init(context.Background(), m.Backing, volume.InitOptions{
 		Keys: []kmsprovider.KeyURI{{Provider: "local", KeyID: "alias/kmsfs"}}, Mode: mode,
@@ -65,7 +70,7 @@ func (m *mounted) mount(edit ...func(*fs.Options)) {
 	m.t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{m.t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	v, err := volume.Open(context.Background(), m.Backing, volume.Options{
-		Providers: m.keys, StateDir: m.state, Mountpoint: m.Dir, Log: log, ReadOnly: m.readOnly,
+		Providers: m.keys, StateDir: m.state, Mountpoint: m.Dir, Log: log, ReadOnly: m.readOnly, KeyTTL: m.keyTTL,
 	})
 	if err != nil {
 		m.t.Fatal(err)

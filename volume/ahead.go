@@ -249,19 +249,28 @@ func (c *keyCache) beginAhead(id crypto.ID, s *stream) *keyEntry {
 	if c.m[id] != nil {
 		return nil
 	}
-	e := c.begin(id)
-	e.ahead = s
-	return e
+	return c.begin(id, s)
+}
+
+// claim notes that somebody asked for an entry. The caller holds mu.
+func (c *keyCache) claim(e *keyEntry) {
+	if e.ahead != nil && !e.claimed {
+		e.claimed = true
+		c.used++
+	}
 }
 
 // dropUnused drops the keys of a file if nobody has asked for them.
 func (c *keyCache) dropUnused(id crypto.ID) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e := c.m[id]; e != nil && e.ahead != nil && !e.claimed {
-		c.unused++
-		delete(c.m, id)
+	e := c.m[id]
+	if e == nil || e.ahead == nil || e.claimed {
+		c.mu.Unlock()
+		return
 	}
+	c.lose(e)
+	c.mu.Unlock()
+	e.drop()
 }
 
 // aheadCounts are how many keys unwrapped ahead were asked for and how many

@@ -73,7 +73,7 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 	f.node = child
 	child.adopt(f, fd, true)
 	child.mu.Unlock()
-	v.keys.put(key.id, key.keys)
+	v.keys.put(key.id, key.keys, child)
 	a, err := child.attr(&st)
 	return child, a, err
 }

@@ -29,7 +29,9 @@
 //	oldblocks.go tags.go buffer.go   what a change must know of the blocks before it
 //	settle.go       a write that the store refused half-way
 //	sync.go         fsync, and what must be durable before it returns
-//	filekey.go      the cache of unwrapped data keys
+//	filekey.go      unwrapping and making data keys
+//	keycache.go     the keys of files in use
+//	expiry.go       the end of their time to live
 //	sidecar.go      the store of wrapped data keys
 //	pool.go         data keys made ahead for files that do not exist yet
 //	ahead.go stream.go   data keys unwrapped ahead of who reads file after file

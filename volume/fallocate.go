@@ -139,6 +139,7 @@ func (f *file) punch(ctx context.Context, first, end uint64) error {
 	if err != nil {
 		return err
 	}
+	defer keys.release()
 	s, err := f.node.vol.redo.draw()
 	if err != nil {
 		return err

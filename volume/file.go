@@ -20,8 +20,8 @@ type file struct {
 	id      crypto.ID
 	records *crypto.RecordCipher
 
-	keys   atomic.Pointer[fileKeys]
-	sealer atomic.Pointer[crypto.BlockSealer]
+	keys   atomic.Pointer[fileKeys] // found last; they may have been dropped since
+	writes atomic.Pointer[writerSession]
 
 	// write makes changes one after the other; content keeps readers out while
 	// one reaches the disk. rec changes under both, so either is enough to read it.
@@ -36,6 +36,12 @@ type file struct {
 	// accepted: after a power cut something did not match the seal and was
 	// accepted, so the counts prove nothing and there is no root any more.
 	accepted atomic.Bool
+}
+
+// writerSession is the sealer that goes with some keys.
+type writerSession struct {
+	keys   *fileKeys
+	sealer *crypto.BlockSealer
 }
 
 // openFile returns the node's file state, loading it if need be; the caller
@@ -219,15 +225,16 @@ func (f *file) checkBinding() error {
 }
 
 // unlock returns the file's content keys, asking the KMS if they are not cached.
+// The caller releases them.
 func (f *file) unlock(ctx context.Context) (*fileKeys, error) {
-	if k := f.keys.Load(); k != nil {
+	if k := f.keys.Load(); k != nil && k.acquire() {
 		return k, nil
 	}
 	v := f.node.vol
 	ctx, cancel := context.WithTimeout(ctx, v.kmsDeadline)
 	defer cancel()
 	v.ahead.ask(f.node, f.id)
-	k, err := v.keys.get(ctx, f.id)
+	k, err := v.keys.get(ctx, f.id, f.node)
 	if err != nil {
 		var bad *sidecarError
 		if errors.As(err, &bad) {
@@ -239,17 +246,24 @@ func (f *file) unlock(ctx context.Context) (*fileKeys, error) {
 	return k, nil
 }
 
-// blockSealer returns the writer session's sealer.
+// blockSealer returns the writer session's sealer. There is one session for as
+// long as the file state and its keys live.
 func (f *file) blockSealer(k *fileKeys) (*crypto.BlockSealer, error) {
-	if s := f.sealer.Load(); s != nil {
-		return s, nil
+	old := f.writes.Load()
+	if old != nil && old.keys == k {
+		return old.sealer, nil
 	}
 	s, err := k.blocks.NewSealer(f.node.vol.random)
 	if err != nil {
 		return nil, err
 	}
-	f.sealer.CompareAndSwap(nil, s)
-	return f.sealer.Load(), nil
+	fresh := &writerSession{k, s}
+	if !f.writes.CompareAndSwap(old, fresh) {
+		if now := f.writes.Load(); now.keys == k {
+			return now.sealer, nil
+		}
+	}
+	return s, nil
 }
 
 // sealRecord seals r into the header at dst. The caller holds f.write.

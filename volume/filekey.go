@@ -5,159 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"sync"
 	"time"
 
 	"kmsfs/crypto"
 	"kmsfs/kmsprovider"
 )
-
-// fileKeys is what a file's data key yields: the data key itself is wiped once
-// they are derived. They are shared by all who use the file.
-type fileKeys struct {
-	blocks *crypto.BlockCipher
-	rooter *crypto.Rooter
-}
-
-// deriveFileKeys makes a file's keys from its secret, which it wipes.
-func deriveFileKeys(secret *crypto.Key, id crypto.ID) *fileKeys {
-	content, root := secret.Derive(crypto.LabelContent), secret.Derive(crypto.LabelRoot)
-	secret.Wipe()
-	k := &fileKeys{blocks: crypto.NewBlockCipher(content, id), rooter: crypto.NewRooter(root)}
-	content.Wipe()
-	root.Wipe()
-	return k
-}
-
-// keyCache holds the keys of files in use. A file that several callers want at
-// once is unwrapped once; the others wait without a lock.
-type keyCache struct {
-	unwrap   func(context.Context, crypto.ID) (*fileKeys, error)
-	measured func(time.Duration, error) // told what each unwrap took and came to; may be nil
-
-	mu     sync.Mutex
-	m      map[crypto.ID]*keyEntry
-	used   uint64 // keys unwrapped ahead that were asked for
-	unused uint64 // and those that were dropped before
-}
-
-type keyEntry struct {
-	done chan struct{} // closed when keys or err is set
-	keys *fileKeys
-	err  error
-
-	ahead   *stream // that had it unwrapped before anybody asked; nil for most
-	claimed bool    // somebody has asked since
-}
-
-func newKeyCache(unwrap func(context.Context, crypto.ID) (*fileKeys, error)) *keyCache {
-	return &keyCache{unwrap: unwrap, m: make(map[crypto.ID]*keyEntry)}
-}
-
-// get returns the keys of a file, unwrapping them if they are not cached.
-// Failures are not cached: the next caller asks again, and so does one who
-// waited for a call that was made ahead.
-func (c *keyCache) get(ctx context.Context, id crypto.ID) (*fileKeys, error) {
-	for {
-		c.mu.Lock()
-		e := c.m[id]
-		if e == nil {
-			e = c.begin(id)
-			c.mu.Unlock()
-			c.finish(ctx, id, e)
-			return e.keys, e.err
-		}
-		c.claim(e)
-		c.mu.Unlock()
-		select {
-		case <-e.done:
-			if e.err == nil || e.ahead == nil {
-				return e.keys, e.err
-			}
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// begin makes the entry of a file whose keys will be unwrapped. The caller
-// holds mu.
-func (c *keyCache) begin(id crypto.ID) *keyEntry {
-	e := &keyEntry{done: make(chan struct{})}
-	c.m[id] = e
-	return e
-}
-
-// finish unwraps the keys of an entry.
-func (c *keyCache) finish(ctx context.Context, id crypto.ID, e *keyEntry) {
-	began := time.Now()
-	e.keys, e.err = c.unwrap(ctx, id)
-	if c.measured != nil {
-		c.measured(time.Since(began), e.err)
-	}
-	if e.err != nil {
-		c.mu.Lock()
-		if c.m[id] == e {
-			delete(c.m, id)
-		}
-		c.mu.Unlock()
-	}
-	close(e.done)
-}
-
-// claim notes that somebody asked for an entry. The caller holds mu.
-func (c *keyCache) claim(e *keyEntry) {
-	if e.ahead != nil && !e.claimed {
-		e.claimed = true
-		c.used++
-	}
-}
-
-// put caches the keys of a file that was just created.
-func (c *keyCache) put(id crypto.ID, k *fileKeys) {
-	e := &keyEntry{done: make(chan struct{}), keys: k}
-	close(e.done)
-	c.mu.Lock()
-	c.m[id] = e
-	c.mu.Unlock()
-}
-
-// drop forgets the keys of a file. Calls that hold them go on with them; the
-// memory is wiped when the last of them is done with it.
-func (c *keyCache) drop(id crypto.ID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e := c.m[id]; e != nil && e.ahead != nil && !e.claimed {
-		c.unused++
-	}
-	delete(c.m, id)
-}
-
-// size is how many files' keys are cached.
-func (c *keyCache) size() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.m)
-}
-
-// wipe drops and wipes everything.
-func (c *keyCache) wipe() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, e := range c.m {
-		if e.ahead != nil && !e.claimed {
-			c.unused++
-		}
-		select {
-		case <-e.done:
-			if e.keys != nil {
-				e.keys.blocks.Wipe()
-			}
-		default:
-		}
-		delete(c.m, id)
-	}
-}
 
 // dataKeyContext is the encryption context of a file's data key. It has no path
 // in it: a KMS's log shows it in plaintext.
@@ -188,7 +40,7 @@ func (v *Volume) unwrapFile(ctx context.Context, id crypto.ID) (*fileKeys, error
 		secret.Wipe()
 		return nil, &sidecarError{sidecarPath(id), err}
 	}
-	return deriveFileKeys(secret, id), nil
+	return deriveFileKeys(secret, id, v.uptime()), nil
 }
 
 // unwrapAgain follows rewrap, which may have replaced the sidecar, or the key
@@ -290,7 +142,7 @@ func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
 		return newFileKey{}, err
 	}
 	v.debts.oweSidecar(id)
-	return newFileKey{id: id, keys: deriveFileKeys(secret, id)}, nil
+	return newFileKey{id: id, keys: deriveFileKeys(secret, id, v.uptime())}, nil
 }
 
 // generate draws the data key: from the KMS, wrapped under each of wrappers, or

@@ -169,6 +169,25 @@ func (p *keyPool) work() {
 	}
 }
 
+// expire discards keys that were made before a time. No others are made in their
+// place until one is asked for: a mount that creates nothing asks for nothing.
+func (p *keyPool) expire(before time.Duration) {
+	p.mu.Lock()
+	var old []newFileKey
+	p.ready = slices.DeleteFunc(p.ready, func(k newFileKey) bool {
+		if k.keys.made >= before {
+			return false
+		}
+		old = append(old, k)
+		p.unused++
+		return true
+	})
+	p.mu.Unlock()
+	for _, k := range old {
+		p.discard(k)
+	}
+}
+
 // one makes a key, and tells whether to go on.
 func (p *keyPool) one() bool {
 	began := time.Now()

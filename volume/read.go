@@ -57,6 +57,7 @@ func (f *file) read(ctx context.Context, dest []byte, plainOff int64) (int, erro
 	if err != nil {
 		return 0, err
 	}
+	defer keys.release()
 
 	f.content.RLock()
 	defer f.content.RUnlock()

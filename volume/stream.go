@@ -116,7 +116,7 @@ func (a *ahead) unwrap(s *stream, id crypto.ID) {
 		return
 	}
 	s.pending = append(s.pending, aheadKey{id: id, at: time.Now()})
-	a.group.Go(func() { a.vol.keys.finish(a.ctx, id, e) })
+	a.group.Go(func() { a.vol.keys.fill(a.ctx, e) })
 }
 
 // end gives up on a stream and drops what nobody asked for. The caller holds mu.

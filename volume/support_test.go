@@ -309,6 +309,7 @@ func checkSeal(t testing.TB, n *Node) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer keys.release()
 	f.content.RLock()
 	defer f.content.RUnlock()
 	b := make([]byte, 0)

@@ -51,7 +51,7 @@ func (n *Node) createTemp(mode uint32, owner Owner, key newFileKey) (*Node, Attr
 	child.pin(true)
 	child.mu.Unlock()
 	v.pinned.add(child)
-	v.keys.put(key.id, key.keys)
+	v.keys.put(key.id, key.keys, child)
 	a, err := child.attr(&st)
 	return child, a, err
 }

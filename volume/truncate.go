@@ -37,6 +37,7 @@ func (f *file) truncate(ctx context.Context, size int64) error {
 		if t.keys, err = f.unlock(ctx); err != nil {
 			return err
 		}
+		defer t.keys.release()
 		if t.sealer, err = f.blockSealer(t.keys); err != nil {
 			return err
 		}

@@ -33,6 +33,8 @@ type Options struct {
 	TrustNew bool
 	// Prefetch makes data keys ahead of the first file that is created.
 	Prefetch bool
+	// KeyTTL is how long an unwrapped key lives at most; 0 is no limit.
+	KeyTTL time.Duration
 	// KMSDeadline is how long a file operation waits for the KMS; 0 means 30 s.
 	KMSDeadline time.Duration
 
@@ -40,6 +42,9 @@ type Options struct {
 	Random  io.Reader    // nil means crypto/rand
 	Now     func() time.Time
 	Backing Backing // nil means System; tests put themselves in between
+	// Uptime is the clock of a key's life; nil means one that goes on while the
+	// machine sleeps.
+	Uptime func() time.Duration
 	// MaxDescriptors bounds the open backing descriptors; 0 means half of the limit.
 	MaxDescriptors int
 }
@@ -67,8 +72,12 @@ type Volume struct {
 	log         *slog.Logger
 	providers   *kmsprovider.Registry
 	kmsDeadline time.Duration
-	ctx         context.Context // ends when the volume is closed
+	keyTTL      time.Duration
+	uptime      func() time.Duration
+	cache       atomic.Pointer[Cache] // of plaintext, outside of the volume
+	ctx         context.Context       // ends when the volume is closed
 	cancel      context.CancelFunc
+	tasks       sync.WaitGroup // that run until then
 
 	vk       *crypto.Key
 	names    *crypto.NameCipher
@@ -108,7 +117,7 @@ type Volume struct {
 func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	v := &Volume{
 		readOnly: o.ReadOnly, backing: o.Backing, random: o.Random, log: o.Log,
-		providers: o.Providers, kmsDeadline: o.KMSDeadline, meta: -1, links: -1, redoDir: -1,
+		providers: o.Providers, kmsDeadline: o.KMSDeadline, keyTTL: o.KeyTTL, uptime: o.Uptime, meta: -1, links: -1, redoDir: -1,
 	}
 	if v.backing == nil {
 		v.backing = System{}
@@ -118,6 +127,9 @@ func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	}
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
+	}
+	if v.uptime == nil {
+		v.uptime = bootTime
 	}
 	if v.kmsDeadline == 0 {
 		v.kmsDeadline = defaultKMSDeadline
@@ -148,6 +160,9 @@ func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	}
 	if err := v.start(o); err != nil {
 		return nil, err
+	}
+	if v.keyTTL > 0 {
+		v.tasks.Go(v.watchKeys)
 	}
 	return v, nil
 }
@@ -266,8 +281,9 @@ func (v *Volume) start(o Options) error {
 	}
 	// A little more than a call has, whose own error says more.
 	v.pool = newKeyPool(v.ctx, v.kmsDeadline+100*time.Millisecond, v.newDataKey, func(k newFileKey) {
-		k.keys.blocks.Wipe()
+		k.keys.drop()
 		_ = v.sidecars.remove(k.id)
+		v.debts.paid(&v.debts.sidecars, k.id)
 	})
 	if o.Prefetch {
 		v.pool.prefetch()
@@ -348,6 +364,7 @@ func (v *Volume) abort() {
 func (v *Volume) release() {
 	v.cancel()
 	v.ahead.close()
+	v.tasks.Wait()
 	v.stopFollowing()
 	v.descriptors.closeAll()
 	if v.keys != nil {

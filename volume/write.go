@@ -49,6 +49,7 @@ func (f *file) writeAt(ctx context.Context, data []byte, plainOff int64, keepTim
 	if err != nil {
 		return err
 	}
+	defer keys.release()
 	sealer, err := f.blockSealer(keys)
 	if err != nil {
 		return err

@@ -107,6 +107,7 @@ func (t *attendant) status() *mountStatus {
 	}
 	s.BytesRead, s.BytesWritten = t.mount.Counts().Bytes()
 	v := t.volume.Stats()
+	s.KeyTTLSeconds = t.request.KeyTTL.Seconds()
 	s.Generation, s.CachedKeys, s.PooledKeys = v.Generation, v.CachedKeys, v.PooledKeys
 	s.EstimatedCostUSD = estimateCost(s.KMS)
 	return s

@@ -70,6 +70,10 @@ func (a *app) runHelper(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.keyTTL = defaultKeyTTL
+	if o.keyTTL != nil {
+		f.keyTTL = *o.keyTTL
+	}
 	return a.mount(ctx, flags.Arg(0), flags.Arg(1), f, o)
 }
 

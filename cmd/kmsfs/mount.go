@@ -27,8 +27,8 @@ Options for -o:
   writeback=off         have every write(2) done before it returns
   noxattr               no extended attributes, hence no ACLs
   acl                   enforce POSIX ACLs (allow_other does, too)
-  keystore=FILE, passphrase-file=FILE, fingerprint=F, fsname=NAME, idle=DURATION
-                        as the flags of these names
+  keystore=FILE, passphrase-file=FILE, fingerprint=F, fsname=NAME, idle=DURATION,
+  key-ttl=DURATION      as the flags of these names
   nosuid, suid, nodev, dev, noexec, exec, noatime, atime, relatime, strictatime,
   nodiratime, diratime, sync, async, dirsync, default_permissions
                         for the kernel
@@ -42,6 +42,9 @@ What only mount(8) and systemd care for (x-*, nofail, _netdev, user, noauto, …
 			if err != nil {
 				return err
 			}
+			if !cmd.Flags().Changed("key-ttl") && o.keyTTL != nil {
+				f.keyTTL = *o.keyTTL
+			}
 			return a.mount(cmd.Context(), args[0], args[1], f, o)
 		},
 	}
@@ -52,6 +55,7 @@ What only mount(8) and systemd care for (x-*, nofail, _netdev, user, noauto, …
 	flags.StringVar(&f.fingerprint, "fingerprint", "", "refuse the volume unless its fingerprint is `F`")
 	flags.BoolVar(&f.trustNew, "trust-new", false, "accept a volume other than the one that this host knows in BACKING")
 	flags.DurationVar(&f.idle, "idle", 0, "unmount once nothing was asked for `DURATION` (30s, 10m, …) and nobody uses the mount")
+	flags.DurationVar(&f.keyTTL, "key-ttl", defaultKeyTTL, "keep no key in memory for longer than `DURATION` without asking the KMS again (0: no limit)")
 	flags.StringArrayVarP(&options, "options", "o", nil, "mount `OPTIONS`, separated by commas")
 	flags.StringVar(&f.fsName, "fsname", "", "`NAME` that mount(8) and df(1) show as the source (default BACKING)")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "say nothing but errors and warnings")

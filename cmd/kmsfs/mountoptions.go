@@ -18,6 +18,7 @@ type mountOptions struct {
 	fsName      string
 	fingerprint string
 	idle        time.Duration
+	keyTTL      *time.Duration // nil if it is not said
 	keystore    string
 	passphrase  string   // file
 	kernel      []string // for mount(2)
@@ -98,6 +99,13 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 			return usagef("mount option %q: want a duration such as 30s or 10m", option)
 		}
 		o.idle = d
+		return nil
+	case "key-ttl":
+		d, err := time.ParseDuration(value)
+		if err != nil || d < 0 {
+			return usagef("mount option %q: want a duration such as 10m or 1h, or 0 for no limit", option)
+		}
+		o.keyTTL = &d
 		return nil
 	case "user": // mount(8) says who mounted
 		return nil

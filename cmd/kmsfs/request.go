@@ -30,7 +30,15 @@ type mountRequest struct {
 	ControlDirs   []string // where the control socket may lie, the best place first
 	LogLevel      slog.Level
 	Idle          time.Duration // 0: never unmounted by itself
+	KeyTTL        time.Duration // 0: no limit
 }
+
+const (
+	// defaultKeyTTL is short enough for a revoked key to matter, and long enough
+	// for the KMS to be asked seldom: a file in use costs a call an hour.
+	defaultKeyTTL = time.Hour
+	minKeyTTL     = time.Second
+)
 
 // mountFlags are the flags of mount, which the helper lacks.
 type mountFlags struct {
@@ -42,6 +50,7 @@ type mountFlags struct {
 	fingerprint string
 	fsName      string
 	idle        time.Duration
+	keyTTL      time.Duration
 	quiet       bool
 	debug       bool
 }
@@ -59,6 +68,7 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		Fingerprint:   firstOf(f.fingerprint, o.fingerprint),
 		FsName:        firstOf(f.fsName, o.fsName),
 		KernelOptions: o.kernel,
+		KeyTTL:        f.keyTTL,
 	}
 	if r.Idle = f.idle; r.Idle == 0 {
 		r.Idle = o.idle
@@ -66,6 +76,8 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 	switch {
 	case r.Idle < 0:
 		return nil, usagef("idle time %v: want a time that passes", r.Idle)
+	case r.KeyTTL != 0 && r.KeyTTL < minKeyTTL:
+		return nil, usagef("key TTL %v: want at least %v, or 0 for no limit", r.KeyTTL, minKeyTTL)
 	case o.noXattr && o.acl:
 		return nil, usagef("mount options noxattr and acl exclude each other")
 	case f.quiet && f.debug:

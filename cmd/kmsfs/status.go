@@ -28,8 +28,9 @@ type mountStatus struct {
 	Since      time.Time `json:"since"`
 	Generation uint64    `json:"generation"` // of volume.json
 
-	CachedKeys int `json:"cached_keys"`
-	PooledKeys int `json:"pooled_keys"`
+	KeyTTLSeconds float64 `json:"key_ttl_seconds"` // 0: no limit
+	CachedKeys    int     `json:"cached_keys"`
+	PooledKeys    int     `json:"pooled_keys"`
 
 	Requests     map[string]uint64 `json:"requests"` // of the kernel, by kind
 	BytesRead    uint64            `json:"bytes_read"`
@@ -126,7 +127,7 @@ func printStatus(w io.Writer, s *mountStatus) error {
 	row("backing directory", "%s", s.Backing)
 	row("volume", "%s (generation %d)", s.VolumeID, s.Generation)
 	row("process", "%d of user %d, since %s", s.PID, s.UID, s.Since.Format(time.RFC3339))
-	row("keys in memory", "%d of files, %d ready for new ones", s.CachedKeys, s.PooledKeys)
+	row("keys in memory", "%d of files, %d ready for new ones, %s", s.CachedKeys, s.PooledKeys, s.lifetime())
 	row("bytes", "%d read, %d written", s.BytesRead, s.BytesWritten)
 	row("requests", "%s", counts(s.Requests))
 	for _, provider := range slices.Sorted(maps.Keys(s.KMS)) {
@@ -138,6 +139,13 @@ func printStatus(w io.Writer, s *mountStatus) error {
 	}
 	row("estimated cost", "%.6f USD", s.EstimatedCostUSD)
 	return t.Flush()
+}
+
+func (s *mountStatus) lifetime() string {
+	if s.KeyTTLSeconds == 0 {
+		return "for as long as they are used"
+	}
+	return "each for at most " + time.Duration(s.KeyTTLSeconds*float64(time.Second)).String()
 }
 
 // counts shows how often each thing was, the most frequent first.

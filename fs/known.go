@@ -1,0 +1,93 @@
+package fs
+
+import (
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"kmsfs/volume"
+)
+
+// knownInodes are those that the kernel knows, and may cache something of, by the
+// number that it calls them by. The kernel counts how often it was told of one,
+// and says so when it forgets.
+type knownInodes struct {
+	mu      sync.Mutex
+	byID    map[uint64]*knownInode
+	byInode map[inodeKey]uint64
+}
+
+type knownInode struct {
+	key   inodeKey
+	times uint64 // told
+}
+
+// inodeKey is what volume.Node calls Ino and Generation.
+type inodeKey struct{ ino, gen uint64 }
+
+// told notes an entry that the kernel is answered with.
+func (k *knownInodes) told(e *fuse.EntryOut) {
+	if e.NodeId == 0 {
+		return // there is no such entry
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := k.byID[e.NodeId]
+	if i == nil {
+		if k.byID == nil {
+			k.byID, k.byInode = make(map[uint64]*knownInode), make(map[inodeKey]uint64)
+		}
+		i = &knownInode{key: inodeKey{e.Ino, e.Generation}}
+		k.byID[e.NodeId] = i
+		k.byInode[i.key] = e.NodeId
+	}
+	i.times++
+}
+
+// forgotten notes that the kernel forgot an inode that many times.
+func (k *knownInodes) forgotten(id, times uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := k.byID[id]
+	if i == nil {
+		return
+	}
+	if i.times > times {
+		i.times -= times
+		return
+	}
+	delete(k.byID, id)
+	if k.byInode[i.key] == id {
+		delete(k.byInode, i.key)
+	}
+}
+
+// find returns the kernel's number of a node, or false.
+func (k *knownInodes) find(n *volume.Node) (id uint64, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	id, ok = k.byInode[inodeKey{n.Ino(), n.Generation()}]
+	return id, ok
+}
+
+// DropFile is volume.Cache's: the kernel sends the pages that it has to write,
+// waits for the answers, and drops all it has of the file.
+func (m *Mount) DropFile(n *volume.Node) {
+	if id, ok := m.known.find(n); ok {
+		m.dropInode(id)
+	}
+}
+
+// dropInode has everything written back and dropped that the kernel caches of an
+// inode: content, attributes, a symlink's target, a directory's list.
+func (m *Mount) dropInode(id uint64) {
+	switch st := m.server.InodeNotify(id, 0, 0); st {
+	case fuse.OK, fuse.ENOENT: // ENOENT: it is not cached
+	default:
+		select {
+		case <-m.ended: // with the mount all is gone
+		default:
+			m.log.Error("the kernel does not drop what it caches", "inode", id, "error", st)
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/volume"
+)
+
+// kmsCalls is how often an operation was called.
+func (m *mounted) kmsCalls(operation string) uint64 {
+	return m.calls.Usage()["local"].Calls[operation]
+}
+
+// until waits for something that is bound to happen.
+func until(t testing.TB, what string, happened func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !happened(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 30 s there is still not: %s", what)
+		}
+	}
+}
+
+func TestPagesGoWithTheKeyOfTheirFile(t *testing.T) {
+	if !asUser(t, "nobody") {
+		return
+	}
+	needFuse(t)
+	for _, mode := range []volume.KeyMode{volume.ModeFile, volume.ModeVolume} {
+		t.Run(string(mode), func(t *testing.T) {
+			m := newVolume(t, mode)
+			m.keyTTL = 300 * time.Millisecond
+			m.mount()
+			content := bytes.Repeat([]byte("plaintext "), 10_000)
+			path := filepath.Join(m.Dir, "file")
+			// Neither synced nor closed: the pages are the kernel's alone.
+			f, err := os.Create(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.Write(content); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "no key in memory", func() bool { return m.Volume.Stats().CachedKeys == 0 })
+			if got := m.Mount.Counts().Snapshot()["WRITE"]; got == 0 {
+				t.Error("the pages were not written back")
+			}
+			reads, decrypts := m.Mount.Counts().Snapshot()["READ"], m.kmsCalls("Decrypt")
+			got := make([]byte, len(content))
+			if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, content) {
+				t.Fatalf("read afterwards: %v, the same: %v", err, bytes.Equal(got, content))
+			}
+			if m.Mount.Counts().Snapshot()["READ"] == reads {
+				t.Error("it was read from the kernel's cache")
+			}
+			want := uint64(1)
+			if mode == volume.ModeVolume {
+				want = 0
+			}
+			if n := m.kmsCalls("Decrypt") - decrypts; n < want || want == 0 && n != 0 {
+				t.Errorf("Decrypt was called %d times, want %d", n, want)
+			}
+		})
+	}
+}
+
+// Files that are written and mapped all the time lose nothing while their keys
+// come and go. They are used by another process: this one serves their faults.
+func TestFilesInUseLoseNothingWhileTheirKeysExpire(t *testing.T) {
+	m := newVolume(t, volume.ModeFile)
+	m.keyTTL = 20 * time.Millisecond
+	m.mount()
+	const writers = 4
+	if out, err := process(t, "churn", m.Dir, strconv.Itoa(writers)).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if n := m.kmsCalls("Decrypt"); n < 5 {
+		t.Errorf("Decrypt was called %d times: no key expired", n)
+	}
+	m.unmount()
+	m.keyTTL = 0
+	m.mount()
+	for w := range writers {
+		got, err := os.ReadFile(filepath.Join(m.Dir, fmt.Sprint("file", w)))
+		if err != nil || !bytes.Equal(got, churned(churnRounds-1)) {
+			t.Errorf("file %d lost its last round: %v", w, err)
+		}
+	}
+}
+
+const churnRounds, churnSize = 150, 3 * 4096
+
+// churned is what a file holds after round i: some bytes written through a
+// mapping, some written inside a block, a whole block.
+func churned(i int) []byte {
+	b := make([]byte, churnSize)
+	copy(b[100:], fmt.Sprintf("%08d", i))
+	copy(b[4096+99:], bytes.Repeat([]byte{byte(i)}, 777))
+	copy(b[8192:], bytes.Repeat([]byte{byte(i)}, 4096))
+	return b
+}
+
+func init() {
+	processes["churn"] = func(args []string) int {
+		writers, _ := strconv.Atoi(args[1])
+		var group sync.WaitGroup
+		var failed atomic.Bool
+		for w := range writers {
+			group.Go(func() {
+				if err := churn(filepath.Join(args[0], fmt.Sprint("file", w))); err != nil {
+					fmt.Fprintln(os.Stderr, err)
+					failed.Store(true)
+				}
+			})
+		}
+		group.Wait()
+		if failed.Load() {
+			return 1
+		}
+		return 0
+	}
+}
+
+func churn(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(churnSize); err != nil {
+		return err
+	}
+	mapped, err := unix.Mmap(int(f.Fd()), 0, churnSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(mapped)
+	got := make([]byte, churnSize)
+	for i := range churnRounds {
+		want := churned(i)
+		copy(mapped[100:108], want[100:])
+		for _, part := range [][2]int{{4096 + 99, 777}, {8192, 4096}} {
+			if _, err := f.WriteAt(want[part[0]:][:part[1]], int64(part[0])); err != nil {
+				return err
+			}
+		}
+		time.Sleep(time.Millisecond)
+		if _, err := f.ReadAt(got, 0); err != nil {
+			return err
+		}
+		if !bytes.Equal(got, want) {
+			return fmt.Errorf("%s, round %d: what was written is not read", path, i)
+		}
+	}
+	return f.Sync()
+}
