@@ -79,6 +79,7 @@ func (k *fileKeys) wipe() {
 type keyCache struct {
 	unwrap   func(context.Context, crypto.ID) (*fileKeys, error)
 	measured func(time.Duration, error) // told what each unwrap took and came to; may be nil
+	waited   atomic.Int64               // nanoseconds, of all callers of get
 
 	mu     sync.Mutex
 	m      map[crypto.ID]*keyEntry
@@ -108,6 +109,8 @@ func newKeyCache(unwrap func(context.Context, crypto.ID) (*fileKeys, error)) *ke
 // cached; the caller releases them. Failures are not cached: the next caller asks
 // again, and so does one who waited for a call that was made ahead.
 func (c *keyCache) get(ctx context.Context, id crypto.ID, n *Node) (*fileKeys, error) {
+	began := time.Now()
+	defer func() { c.waited.Add(int64(time.Since(began))) }()
 	for {
 		c.mu.Lock()
 		e := c.m[id]

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kmsfs/crypto"
@@ -28,6 +29,7 @@ type keyPool struct {
 	patience time.Duration   // how long take waits
 	ctx      context.Context // of the volume; ends when it is closed
 	stop     context.CancelFunc
+	waited   atomic.Int64 // nanoseconds, of all callers of take
 
 	mu      sync.Mutex
 	changed *sync.Cond // a call ended
@@ -95,6 +97,8 @@ func (p *keyPool) take() (newFileKey, error) {
 
 // wait returns what w is served with.
 func (p *keyPool) wait(w chan madeKey) (newFileKey, error) {
+	began := time.Now()
+	defer func() { p.waited.Add(int64(time.Since(began))) }()
 	timeout := time.NewTimer(p.patience)
 	defer timeout.Stop()
 	select {

@@ -92,6 +92,9 @@ func TestThePoolHidesWhatAKMSTakes(t *testing.T) {
 				p := k.pool(t, time.Minute)
 				const files = 5000
 				waited := create(t, p, files, c.gap)
+				if got := time.Duration(p.waited.Load()); got != waited {
+					t.Errorf("it says that callers waited %v, they did %v", got, waited)
+				}
 				if waited > c.waits {
 					t.Errorf("waited for %v in all, want at most %v", waited, c.waits)
 				}

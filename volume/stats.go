@@ -1,5 +1,7 @@
 package volume
 
+import "time"
+
 // Stats is what can be said of an open volume at a moment.
 type Stats struct {
 	Generation uint64 // of the volume.json that it goes by
@@ -10,13 +12,18 @@ type Stats struct {
 	Discarded int    // pooled keys that no file was made for
 	Ahead     uint64 // keys unwrapped ahead of a reader, who then asked for them
 	InVain    uint64 // keys unwrapped ahead that nobody asked for
+	// Waited is how long calls waited for data keys, added up: what the pool and
+	// the keys unwrapped ahead did not hide.
+	Waited time.Duration
 }
 
 // Stats returns the present numbers.
 func (v *Volume) Stats() Stats {
 	s := Stats{Generation: v.conf().Generation, CachedKeys: v.keys.size()}
 	s.Ahead, s.InVain = v.keys.aheadCounts()
+	s.Waited = time.Duration(v.keys.waited.Load())
 	if v.pool != nil {
+		s.Waited += time.Duration(v.pool.waited.Load())
 		s.PooledKeys, s.Discarded = v.pool.counts()
 	}
 	return s

@@ -61,5 +61,5 @@ func daemon(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := errors.Join(err, v.Close()); err != nil {
 		return err
 	}
-	return json.NewEncoder(stdout).Encode(usage{Calls: kms.Calls(), Concurrent: kms.Peak()})
+	return json.NewEncoder(stdout).Encode(usage{Calls: kms.Calls(), Concurrent: kms.Peak(), Waited: v.Stats().Waited.Seconds()})
 }

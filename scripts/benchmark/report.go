@@ -106,15 +106,15 @@ func (r *results) table(w io.Writer) {
 	fmt.Fprintf(w, "%d files in %d directories, %.1f MB; %d rounds; slow KMS: %s a call\n\n",
 		r.Tree.Files, r.Tree.Dirs, float64(r.Tree.Bytes)/1e6, r.Rounds, r.Delay)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "workload\tsubject\tmedian\tmin–max\tratio\tagainst\tCPU\tmemory\tKMS calls\tat once")
+	fmt.Fprintln(t, "workload\tsubject\tmedian\tmin–max\tratio\tagainst\tCPU\tmemory\twaited\tKMS calls\tat once")
 	for _, x := range r.Results {
 		ratio := "–"
 		if x.Against != "" {
 			ratio = fmt.Sprintf("%.2f", x.Ratio)
 		}
 		last := x.Usage[len(x.Usage)-1]
-		fmt.Fprintf(t, "%s\t%s\t%.2f s\t%.2f–%.2f\t%s\t%s\t%.1f s\t%d MiB\t%s\t%d\n",
-			x.Workload, x.Subject, x.Median, x.Min, x.Max, ratio, x.Against, last.CPU, last.Peak>>10, calls(last.Calls), last.Concurrent)
+		fmt.Fprintf(t, "%s\t%s\t%.2f s\t%.2f–%.2f\t%s\t%s\t%.1f s\t%d MiB\t%.2f s\t%s\t%d\n",
+			x.Workload, x.Subject, x.Median, x.Min, x.Max, ratio, x.Against, last.CPU, last.Peak>>10, last.Waited, calls(last.Calls), last.Concurrent)
 	}
 	t.Flush()
 }

@@ -35,6 +35,8 @@ type usage struct {
 	Calls map[string]int `json:"kms_calls,omitempty"`
 	// Most calls to the KMS that were under way at once.
 	Concurrent int `json:"kms_concurrent,omitempty"`
+	// How long file operations waited for keys, added up.
+	Waited float64 `json:"kms_waited_seconds,omitempty"`
 }
 
 // subjects are all that can be measured. Peers go here.
