@@ -18,11 +18,10 @@ import (
 // It starts with reads alone: listing and stat cause no call. A read that has to
 // wait for the KMS is remembered by the files that walks would come to next.
 // When one of those is asked for, keys are unwrapped
-// ahead from there on, in a window that begins with two and grows with what the
-// KMS takes and how fast the program reads, up to aheadLimit. It does not go on
-// into another directory before the program does. At most as many calls as
-// there are in the window are in vain; a program that leaves out more than
-// every fourth file gets no more.
+// ahead from there on, in a window that begins with two and doubles whenever the
+// program still has to wait, up to aheadLimit. It does not go on into another
+// directory before the program does. Calls in vain are never
+// more than aheadLimit and a quarter of those that were not.
 //
 // Failures here are nobody's: they are not cached, a reader that waited asks for
 // itself, and nothing is unwrapped ahead for a while.
@@ -35,21 +34,22 @@ type ahead struct {
 	mu      sync.Mutex
 	pace    pace
 	streams []*stream // the one that was of use last comes last
-	misses  int       // since a guess was right
+	asks    int       // files that were read cold
+	misses  int       // of those, since a guess was right
 	last    uint64    // inode of the last miss
 	timer   *time.Timer
 	closed  bool
 }
 
 const (
-	aheadLimit   = 64                     // calls under way and keys not yet asked for, in all
+	aheadLimit   = 128                    // keys not yet asked for, hence calls under way
 	aheadStreams = 8                      // places of which it remembers what comes next
 	aheadWorth   = 200 * time.Microsecond // calls that take less are not worth it
 	aheadKeep    = time.Minute            // after which a key that nobody asked for is dropped
 )
 
 func newAhead(v *Volume) *ahead {
-	a := &ahead{vol: v, pace: pace{least: 2, most: aheadLimit}}
+	a := &ahead{vol: v, pace: pace{least: aheadLimit, most: aheadLimit}}
 	a.ctx, a.cancel = context.WithCancel(v.ctx)
 	v.keys.measured = a.measured
 	return a
@@ -76,20 +76,19 @@ func (a *ahead) ask(n *Node, id crypto.ID) {
 	if a == nil {
 		return
 	}
-	s, cached := a.vol.keys.look(id)
+	s, cached, waits := a.vol.keys.look(id)
 	if cached && s == nil {
 		return
 	}
-	now := time.Now()
 	a.mu.Lock()
-	a.pace.asked(now)
+	a.asks++
 	if s == nil {
 		s = a.guessed(n, id)
 	}
 	switch {
 	case s != nil:
 		a.misses = 0
-		a.advance(s, id, now)
+		a.advance(s, id, waits)
 	case a.worthGuessing(n):
 		a.mu.Unlock()
 		a.guess(n)
@@ -135,11 +134,11 @@ func (a *ahead) guess(n *Node) {
 		if err != nil {
 			continue
 		}
-		s := &stream{walk: w, dir: w.frames[0].ino, held: true, used: time.Now()}
+		s := &stream{walk: w, dir: w.frames[0].ino, held: true, window: 1, used: time.Now()}
 		cached := true
 		for cached && err == nil {
 			if s.next, err = w.next(); err == nil {
-				_, cached = v.keys.look(s.next.id)
+				_, cached, _ = v.keys.look(s.next.id)
 			}
 		}
 		if err != nil || !a.add(s) {
@@ -166,16 +165,27 @@ func (a *ahead) add(s *stream) bool {
 	return true
 }
 
-// window is how many keys a stream may have that nobody asked for yet. The
-// caller holds mu.
-func (a *ahead) window() int {
-	active := 0
-	for _, s := range a.streams {
-		if len(s.pending) > 0 {
+// window is how many keys s may have that nobody asked for yet: its share of
+// what all programs have that read at present. The caller holds mu.
+func (a *ahead) window(s *stream) int {
+	active := 1
+	recently := time.Now().Add(-time.Second)
+	for _, other := range a.streams {
+		if other != s && len(other.pending) > 0 && other.used.After(recently) {
 			active++
 		}
 	}
-	return max(1, a.pace.width()/max(1, active))
+	return max(1, min(s.window, a.pace.width()/active))
+}
+
+// affordable tells whether another call may be in vain. The caller holds mu.
+func (a *ahead) affordable() bool {
+	_, unused := a.vol.keys.aheadCounts()
+	open := int(unused)
+	for _, s := range a.streams {
+		open += len(s.pending) + len(s.skipped)
+	}
+	return open < aheadLimit+a.asks/4
 }
 
 // sweep ends the streams of programs that went away.
@@ -226,19 +236,24 @@ func (a *ahead) close() {
 	a.group.Wait()
 }
 
-// look tells whether the keys of a file are cached or being unwrapped, and for
-// which stream, if nobody has asked for them yet.
-func (c *keyCache) look(id crypto.ID) (s *stream, cached bool) {
+// look tells whether the keys of a file are cached or being unwrapped, for which
+// stream, if nobody has asked for them yet, and whether they are to be waited for.
+func (c *keyCache) look(id crypto.ID) (s *stream, cached, waits bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.m[id]
 	if e == nil {
-		return nil, false
+		return nil, false, true
+	}
+	select {
+	case <-e.done:
+	default:
+		waits = true
 	}
 	if e.claimed {
-		return nil, true
+		return nil, true, waits
 	}
-	return e.ahead, true
+	return e.ahead, true, waits
 }
 
 // beginAhead makes the entry of a file that nobody has asked for; nil if there

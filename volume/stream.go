@@ -23,6 +23,7 @@ type stream struct {
 
 	pending []aheadKey // unwrapped, to be asked for in this order
 	skipped []aheadKey // unwrapped and passed over
+	window  int        // how many may be pending
 	hits    int
 	used    time.Time
 }
@@ -34,10 +35,15 @@ type aheadKey struct {
 }
 
 // advance notes that a file that s foretold was asked for, and has more
-// unwrapped once the window is half empty. The caller holds mu.
-func (a *ahead) advance(s *stream, id crypto.ID, now time.Time) {
+// unwrapped where enough of the window is empty. If the program has to wait for it,
+// the window was too small. The caller holds mu.
+func (a *ahead) advance(s *stream, id crypto.ID, waits bool) {
 	if s.over {
 		return
+	}
+	now := time.Now()
+	if waits {
+		s.window = min(2*s.window, aheadLimit)
 	}
 	s.used = now
 	s.hits++
@@ -48,7 +54,8 @@ func (a *ahead) advance(s *stream, id crypto.ID, now time.Time) {
 		a.end(s)
 		return
 	}
-	if s.held || s.busy || s.walk == nil || len(s.pending) > a.window()/2 || a.closed || a.pace.resting(now) {
+	window := a.window(s)
+	if s.held || s.busy || s.walk == nil || len(s.pending) > window-max(1, window/8) || a.closed || a.pace.resting(now) {
 		return
 	}
 	s.busy = true
@@ -95,7 +102,7 @@ func (a *ahead) run(s *stream) {
 func (a *ahead) more(s *stream) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !s.over && !s.held && s.walk != nil && len(s.pending) < a.window() && !a.pace.resting(time.Now()) {
+	if !s.over && !s.held && s.walk != nil && len(s.pending) < a.window(s) && a.affordable() && !a.pace.resting(time.Now()) {
 		return true
 	}
 	s.busy = false
