@@ -1,10 +1,5 @@
 package crypto
 
-import (
-	"crypto/hmac"
-	"crypto/sha256"
-)
-
 // Binder computes bindings, which tie the record of a file or directory to its name: HMAC-SHA256(k, directory ID ‖
 // name), the first 16 bytes, with k the volume key's key for LabelBind. Safe for concurrent use.
 type Binder struct {
@@ -20,8 +15,6 @@ func (b *Binder) Wipe() { b.key.Wipe() }
 // Binding of a plaintext name in the directory dir. Zeros in a record mean a free slot; that a real binding were all
 // zeros has a chance of 2^-128 and is not provided for.
 func (b *Binder) Binding(dir ID, name string) [16]byte {
-	mac := hmac.New(sha256.New, b.key.material())
-	mac.Write(dir[:])
-	mac.Write([]byte(name))
-	return [16]byte(mac.Sum(nil))
+	mac := b.key.MAC(dir[:], []byte(name))
+	return [16]byte(mac[:])
 }

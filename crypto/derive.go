@@ -1,10 +1,5 @@
 package crypto
 
-import (
-	"crypto/hkdf"
-	"crypto/sha256"
-)
-
 // Label says what a derived key is for. Two uses never share a label.
 type Label string
 
@@ -38,11 +33,9 @@ const (
 // Derive gives HKDF-Expand(PRK = k, info = "kmsfs v1 " ‖ label ‖ raw IDs, 32 bytes), RFC 5869 with SHA-256. k must be
 // uniformly random, as all keys of this package are.
 func (k *Key) Derive(l Label, ids ...ID) *Key {
-	d, err := NewKey(k.expand(l, KeySize, ids...))
-	if err != nil {
-		panic("crypto: " + err.Error()) // the length is right by construction
-	}
-	return d
+	b := k.expand(l, KeySize, ids...)
+	defer clear(b)
+	return keyOf(b)
 }
 
 func (k *Key) expand(l Label, size int, ids ...ID) []byte {
@@ -52,10 +45,8 @@ func (k *Key) expand(l Label, size int, ids ...ID) []byte {
 	for _, id := range ids {
 		info = append(info, id[:]...)
 	}
-	out, err := hkdf.Expand(sha256.New, k.material(), string(info), size)
-	if err != nil {
-		panic("crypto: " + err.Error()) // only for more than 255 hashes of output
-	}
+	out := make([]byte, size)
+	hkdfExpand(out, k, info)
 	return out
 }
 
@@ -64,16 +55,7 @@ func (k *Key) expand(l Label, size int, ids ...ID) []byte {
 func FileSecret(vk, dek *Key) *Key {
 	salt := vk.Derive(LabelFileSalt)
 	defer salt.Wipe()
-	prk, err := hkdf.Extract(sha256.New, dek.material(), salt.material())
-	if err != nil {
-		panic("crypto: " + err.Error()) // only for keys too short for FIPS 140
-	}
-	defer clear(prk)
-	k, err := NewKey(prk)
-	if err != nil {
-		panic("crypto: " + err.Error()) // SHA-256 has 32 bytes
-	}
-	return k
+	return hkdfExtract(salt, dek)
 }
 
 // Commitment ties a file secret to its volume and file; it is public and stands in the sidecar.

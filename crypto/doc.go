@@ -14,8 +14,8 @@
 //   - Parsers are strict: what parses marshals to the same bytes.
 //   - Key material is a *Key, which redacts itself in logs, can be wiped and refuses to be used afterwards. Ciphers
 //     have a Wipe as well, which overwrites what they expanded a key to (erase.go says how). Out of reach, and left to
-//     the garbage collector, are: what libraries copied (hashes, the CMAC of AES-SIV), and derived keys that a
-//     keyring replaced.
+//     the garbage collector, are: what the library of AES-SIV made of its key, and derived keys that a keyring
+//     replaced.
 //   - Sealing and opening blocks allocates nothing once the session's key is derived.
 //   - Every cipher is safe for concurrent use, except that Wipe must not run beside another use.
 //
@@ -31,6 +31,7 @@
 //	id.go         ID: volumes, files, directories, sessions
 //	key.go        Key: 32 secret bytes
 //	erase.go      overwriting expanded keys
+//	mac.go        HMAC and HKDF that leave no copies of keys
 //	derive.go     Label, and every key that is derived from another
 //	xaes.go       XAES-256-GCM for single messages
 //	keyring.go    derived AES-GCM keys by nonce prefix; writer sessions

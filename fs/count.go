@@ -11,6 +11,7 @@ import (
 type Counts struct {
 	n             [opCount]atomic.Uint64
 	read, written atomic.Uint64 // bytes
+	writebacks    atomic.Uint64 // WRITEs of pages that the kernel kept
 }
 
 type op int

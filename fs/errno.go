@@ -25,6 +25,8 @@ func (m *Mount) errnoOf(op string, err error) syscall.Errno {
 	switch {
 	case errors.Is(err, volume.ErrIntegrity):
 		errno = unix.EIO
+	case errors.Is(err, volume.ErrLocked):
+		errno = unix.ENOKEY
 	case errors.Is(err, kmsprovider.ErrAccessDenied):
 		errno = unix.EACCES
 	case errors.Is(err, kmsprovider.ErrKeyDisabled), errors.Is(err, kmsprovider.ErrKeyNotFound):

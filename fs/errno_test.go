@@ -29,6 +29,8 @@ func TestEveryCauseHasItsErrno(t *testing.T) {
 		{unix.EROFS, unix.EROFS},
 		{&volume.IntegrityError{Path: "a", Block: 3, Err: io.ErrUnexpectedEOF}, unix.EIO},
 		{fmt.Errorf("x: %w", &volume.IntegrityError{Block: -1, Err: unix.ENOENT}), unix.EIO},
+		{fmt.Errorf("x: %w", volume.ErrLocked), unix.ENOKEY},
+		{fmt.Errorf("volume key: %w", kmsprovider.ErrKeyDisabled), unix.EKEYREVOKED},
 		{fmt.Errorf("x: %w", kmsprovider.ErrAccessDenied), unix.EACCES},
 		{fmt.Errorf("x: %w", kmsprovider.ErrKeyDisabled), unix.EKEYREVOKED},
 		{fmt.Errorf("x: %w", kmsprovider.ErrKeyNotFound), unix.EKEYREVOKED},

@@ -1,8 +1,11 @@
 package fs
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
+	fusefs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"kmsfs/volume"
@@ -70,11 +73,69 @@ func (k *knownInodes) find(n *volume.Node) (id uint64, ok bool) {
 	return id, ok
 }
 
+// all returns all numbers.
+func (k *knownInodes) all() []uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Keys(k.byID))
+}
+
 // DropFile is volume.Cache's: the kernel sends the pages that it has to write,
 // waits for the answers, and drops all it has of the file.
 func (m *Mount) DropFile(n *volume.Node) {
 	if id, ok := m.known.find(n); ok {
 		m.dropInode(id)
+	}
+}
+
+const (
+	rootID = 1 // the kernel's number of the root
+	// dropWorkers is how many inodes are dropped at once: each waits for its writes.
+	dropWorkers = 8
+	// dropPasses bounds how often it is looked for pages that were written while
+	// others were dropped. Since no new call of write(2) succeeds, two are enough
+	// but for calls that write a lot.
+	dropPasses = 100
+)
+
+// DropAll is volume.Cache's. The first pass makes the kernel ask for attributes
+// before each write, and be refused; a later one finds what was being written.
+func (m *Mount) DropAll() {
+	for range dropPasses {
+		before := m.counts.writebacks.Load()
+		m.dropInodes(append(m.known.all(), rootID))
+		if m.counts.writebacks.Load() == before {
+			break
+		}
+	}
+	m.dropEntries(m.root.EmbeddedInode())
+}
+
+func (m *Mount) dropInodes(ids []uint64) {
+	var workers sync.WaitGroup
+	next := make(chan uint64)
+	for range dropWorkers {
+		workers.Go(func() {
+			for id := range next {
+				m.dropInode(id)
+			}
+		})
+	}
+	for _, id := range ids {
+		next <- id
+	}
+	close(next)
+	workers.Wait()
+}
+
+// dropEntries makes the kernel forget the names below a directory: paths lead
+// nowhere without asking.
+func (m *Mount) dropEntries(dir *fusefs.Inode) {
+	for name, child := range dir.Children() {
+		if child.IsDir() {
+			m.dropEntries(child)
+		}
+		dir.NotifyEntry(name) // ENOENT where it is not cached
 	}
 }
 

@@ -55,6 +55,7 @@ type Mount struct {
 	writeback   bool // the kernel keeps written pages for a while
 	counts      Counts
 	known       knownInodes
+	root        *node
 	ended       chan struct{} // closed when the mount is gone
 
 	opening sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel
@@ -82,6 +83,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 
 	timeout := cacheTimeout
 	root := &node{m: m, v: v.Root()}
+	m.root = root
 	raw := fusefs.NewNodeFS(root, &fusefs.Options{
 		EntryTimeout:    &timeout,
 		AttrTimeout:     &timeout,

@@ -40,6 +40,9 @@ func (r *rawFS) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) 
 // Write honours WRITE_KILL_SUIDGID, which the node API does not show.
 func (r *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	r.m.counts.add(opWrite)
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		r.m.counts.writebacks.Add(1)
+	}
 	n, st := r.RawFileSystem.Write(cancel, in, data)
 	r.m.counts.written.Add(uint64(n))
 	if st.Ok() && in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {

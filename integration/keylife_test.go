@@ -2,6 +2,8 @@ package integration
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -164,4 +166,57 @@ func churn(path string) error {
 		}
 	}
 	return f.Sync()
+}
+
+// Pages for which the KMS gives no key are not written: whoever asks is told.
+func TestPagesWithoutAKeyFailAtFsyncAndClose(t *testing.T) {
+	m := newVolume(t, volume.ModeFile)
+	m.mount()
+	content := bytes.Repeat([]byte("x"), 4096)
+	for _, name := range []string{"synced", "closed"} {
+		if err := os.WriteFile(filepath.Join(m.Dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.unmount()
+	m.mount()
+	ctx := context.Background()
+	keys, err := m.store.ListKeys(ctx)
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("%d keys, %v", len(keys), err)
+	}
+	if err := m.store.DisableKey(ctx, keys[0].KeyID); err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string) *os.File {
+		t.Helper()
+		f, err := os.OpenFile(filepath.Join(m.Dir, name), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(bytes.Repeat([]byte("y"), 4096), 0); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	f := write("synced")
+	if err := f.Sync(); !errors.Is(err, unix.EKEYREVOKED) {
+		t.Errorf("fsync: %v, want %v", err, unix.EKEYREVOKED)
+	}
+	f.Close()
+	f = write("closed")
+	// The kernel knows two errors at close; the log says which it was.
+	if err := f.Close(); !errors.Is(err, unix.EKEYREVOKED) && !errors.Is(err, unix.EIO) {
+		t.Errorf("close: %v, want %v or %v", err, unix.EKEYREVOKED, unix.EIO)
+	}
+	if err := m.store.EnableKey(ctx, keys[0].KeyID); err != nil {
+		t.Fatal(err)
+	}
+	m.unmount()
+	m.mount()
+	for _, name := range []string{"synced", "closed"} {
+		if got, err := os.ReadFile(filepath.Join(m.Dir, name)); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s does not hold what was synced before: %v", name, err)
+		}
+	}
 }

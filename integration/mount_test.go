@@ -25,7 +25,8 @@ type mounted struct {
 
 	readOnly bool
 	keyTTL   time.Duration
-	store    *local.Keystore
+	store    *local.Keystore // to do something to its keys
+	keystore string
 	calls    kmsprovider.Meter
 	keys     *kmsprovider.Registry
 	Volume   *volume.Volume
@@ -39,11 +40,12 @@ func newVolume(t testing.TB, mode volume.KeyMode) *mounted {
 		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
 	}
 	m := &mounted{t: t, Backing: filepath.Join(t.TempDir(), "backing"), Dir: t.TempDir(), state: t.TempDir()}
-	store, err := local.Create(context.Background(), local.Options{
+	keystore := local.Options{
 		Path:       filepath.Join(t.TempDir(), "keystore.json"),
 		Passphrase: func() ([]byte, error) { return []byte("correct horse"), nil },
 		KDF:        &local.KDFParams{Time: 1, MemoryKiB: 64, Threads: 1},
-	})
+	}
+	store, err := local.Create(context.Background(), keystore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,10 +53,13 @@ func newVolume(t testing.TB, mode volume.KeyMode) *mounted {
 	if _, err := store.EnsureDefaultKey(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	m.store = store
+	m.store, m.keystore = store, keystore.Path
 	m.keys = kmsprovider.NewRegistry()
 	m.keys.WrapWith(m.calls.Wrap)
-	m.keys.Register("local", func(context.Context) (kmsprovider.Provider, error) { return store, nil })
+	m.keys.Register("local", func(ctx context.Context) (kmsprovider.Provider, error) {
+		return local.Open(ctx, keystore) // another one than store, since a lock closes it
+	})
+	t.Cleanup(func() { m.keys.Close() })
 	_, err = volume.Init(context.Background(), m.Backing, volume.InitOptions{
 		Keys: []kmsprovider.KeyURI{{Provider: "local", KeyID: "alias/kmsfs"}}, Mode: mode,
 		Providers: m.keys, StateDir: m.state,

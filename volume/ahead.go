@@ -26,12 +26,12 @@ import (
 // Failures here are nobody's: they are not cached, a reader that waited asks for
 // itself, and nothing is unwrapped ahead for a while.
 type ahead struct {
-	vol    *Volume
-	ctx    context.Context
-	cancel context.CancelFunc
-	group  sync.WaitGroup // goroutines
+	vol   *Volume
+	group sync.WaitGroup // goroutines
 
 	mu      sync.Mutex
+	ctx     context.Context // of calls under way
+	cancel  context.CancelFunc
 	pace    pace
 	streams []*stream // the one that was of use last comes last
 	asks    int       // files that were read cold
@@ -218,21 +218,32 @@ func (a *ahead) dropOld(keys []aheadKey, old time.Time) []aheadKey {
 	})
 }
 
-// close ends everything and waits for it.
+// giveUp ends everything that is under way, when the volume gives its keys up.
+func (a *ahead) giveUp() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cancel()
+	a.ctx, a.cancel = context.WithCancel(a.vol.ctx)
+	for len(a.streams) > 0 {
+		a.end(a.streams[0])
+	}
+}
+
+// close ends everything for good and waits for it.
 func (a *ahead) close() {
 	if a == nil {
 		return
 	}
-	a.cancel()
 	a.mu.Lock()
 	a.closed = true
-	for len(a.streams) > 0 {
-		a.end(a.streams[0])
-	}
 	if a.timer != nil {
 		a.timer.Stop()
 	}
 	a.mu.Unlock()
+	a.giveUp()
 	a.group.Wait()
 }
 

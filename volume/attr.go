@@ -52,6 +52,17 @@ func (n *Node) attr(st *unix.Statx_t) (Attr, error) {
 
 // Attr returns the node's attributes.
 func (n *Node) Attr() (Attr, error) {
+	if n != n.vol.root { // a mount without keys still has a root
+		if err := n.vol.begin(ordinary); err != nil {
+			return Attr{}, err
+		}
+		defer n.vol.end()
+	}
+	return n.attrNow()
+}
+
+// attrNow is Attr for calls that were let in.
+func (n *Node) attrNow() (Attr, error) {
 	var st unix.Statx_t
 	if err := n.stat(&st); err != nil {
 		return Attr{}, err
@@ -114,13 +125,20 @@ type Change struct {
 // SetAttr changes attributes and returns the new ones: size first, then owner,
 // mode and times, so that none undoes another.
 func (n *Node) SetAttr(ctx context.Context, c Change) (Attr, error) {
+	// Times alone need no key: the kernel hands those over that it kept.
+	if c.Size != nil || c.Mode != nil || c.UID != nil || c.GID != nil || c.DropPrivileges {
+		if err := n.vol.begin(ordinary); err != nil {
+			return Attr{}, err
+		}
+		defer n.vol.end()
+	}
 	if c.Size != nil {
-		if err := n.Truncate(ctx, *c.Size); err != nil {
+		if err := n.truncate(ctx, *c.Size); err != nil {
 			return Attr{}, err
 		}
 	}
 	if c.Size != nil || c.UID != nil || c.GID != nil || c.DropPrivileges {
-		if err := n.DropCapability(); err != nil {
+		if err := n.dropCapability(); err != nil {
 			return Attr{}, err
 		}
 	}
@@ -129,7 +147,7 @@ func (n *Node) SetAttr(ctx context.Context, c Change) (Attr, error) {
 	if err := n.onBacking(func(dirfd int, name string) error { return n.setBacking(dirfd, name, &c) }); err != nil {
 		return Attr{}, err
 	}
-	return n.Attr()
+	return n.attrNow()
 }
 
 // lockTimes keeps the writers of a file that is open away from its times, and

@@ -236,9 +236,8 @@ func (c *Config) bytes() []byte { return fmt.Appendf(nil, "%s\n%x\n", c.raw, c.m
 func configMAC(vk *crypto.Key, line []byte) []byte {
 	key := vk.Derive(crypto.LabelConfig)
 	defer key.Wipe()
-	m := hmac.New(sha256.New, key.Bytes())
-	m.Write(line)
-	return m.Sum(nil)
+	sum := key.MAC(line)
+	return sum[:]
 }
 
 // wrappingKeys are the keys that may open a data key, active ones first.

@@ -18,6 +18,10 @@ type Owner struct {
 // Create makes a regular file and opens it. mode holds the permission bits;
 // the umask has been applied.
 func (n *Node) Create(name string, mode uint32, owner Owner) (*Node, Attr, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return nil, Attr{}, err
+	}
+	defer n.vol.end()
 	if n.vol.readOnly {
 		return nil, Attr{}, unix.EROFS
 	}
@@ -172,6 +176,10 @@ func (n *Node) isSetgid() (bool, error) {
 // Mknod makes a FIFO, socket or device; mode holds its type and permissions.
 // Its backing object is the same, under an encrypted name.
 func (n *Node) Mknod(name string, mode uint32, major, minor uint32, owner Owner) (*Node, Attr, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return nil, Attr{}, err
+	}
+	defer n.vol.end()
 	return n.makeEntry(name, func(d *descriptor, e entryName) error {
 		dev := int(unix.Mkdev(major, minor))
 		if err := n.vol.backing.Mknodat(d.fd, e.backing, mode, dev); err != nil {

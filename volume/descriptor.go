@@ -17,6 +17,7 @@ type descriptor struct {
 	fd       int
 	node     *Node
 	writable bool
+	data     bool         // of a data file, open for its content
 	pinned   bool         // of an unlinked file: never closed by the set
 	refs     atomic.Int32 // calls that are using fd; taken under node.mu
 	used     atomic.Bool  // since the clock hand passed
@@ -75,6 +76,7 @@ func (s *descriptorSet) evict() (int, bool) {
 		}
 		idle := d.refs.Load() == 0 && d.node.desc == d
 		if idle {
+			d.node.file.wipe()
 			d.node.desc, d.node.file = nil, nil
 			d.slot = -1
 		}
@@ -105,6 +107,17 @@ func (s *descriptorSet) remove(d *descriptor) {
 	d.slot = -1
 }
 
+// nodes returns those whose descriptors are open.
+func (s *descriptorSet) nodes() []*Node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*Node, 0, len(s.ring))
+	for _, d := range s.ring {
+		out = append(out, d.node)
+	}
+	return out
+}
+
 // closeAll closes every descriptor, when the volume is closed.
 func (s *descriptorSet) closeAll() {
 	s.mu.Lock()
@@ -114,6 +127,7 @@ func (s *descriptorSet) closeAll() {
 	for _, d := range ring {
 		d.node.mu.Lock()
 		if d.node.desc == d {
+			d.node.file.wipe()
 			d.node.desc, d.node.file = nil, nil
 		}
 		d.node.mu.Unlock()

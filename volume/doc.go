@@ -12,7 +12,9 @@
 //	hoststate.go admit.go   what this host remembers of a volume (trust anchor)
 //	session.go writing.go   the one mount that writes
 //	follow.go       going by a new volume.json while mounted
-//	volumekey.go    the volume key, unwrapped once a mount
+//	volumekey.go    the volume key: making and unwrapping it
+//	custody.go      giving it up and getting it back: Lock, Unlock, revocation
+//	gate.go         what every call that needs keys passes
 //	backing*.go     Backing: the seam for every call on the backing directory
 //	errors.go integrity.go   what callers can tell apart
 //	node.go nodeset.go   Node: an inode, and the table that keeps each one single
@@ -49,6 +51,10 @@
 //     where there is any, is the only one, and equals the record on disk
 //     outside of a critical section of file.write.
 //   - A change of more than one place of a file is armed in a redo slot first.
+//   - Keys are looked at only inside the gate, and wiped when nobody is inside;
+//     those of a file when the last call that acquired them is done. Before keys
+//     go, whatever caches plaintext (Cache) has brought back what is to be written
+//     and dropped the rest.
 //   - No path is ever followed: every call names one entry below an open
 //     directory descriptor, with O_NOFOLLOW or AT_SYMLINK_NOFOLLOW.
 //
@@ -56,6 +62,10 @@
 //
 // In the order in which they may be taken:
 //
+//	custody.mu         one of Lock, Unlock and revalidation at a time. Held across
+//	                   calls to the KMS, and while the kernel writes back: the
+//	                   calls of a file system only try it, and never wait.
+//	(the gate)         no lock: entering never waits
 //	redo slot          a slot is drawn before any lock of a file, and given back after
 //	file.write         one writer of a file's content or record at a time
 //	file.content       readers shared; exclusive while the change reaches the disk
@@ -65,6 +75,7 @@
 //	ahead.mu           what is foretold; a holder may look into the key cache
 //	everything else    leaf locks: node table, descriptor set, key cache, pool, queues
 //
-// No lock is held across a call to a KMS: the key cache lets later callers for
-// the same file wait on a channel instead.
+// No other lock is held across a call to a KMS: the key cache lets later callers
+// for the same file wait on a channel instead. Cache is called with custody.mu at
+// most, from goroutines that serve no request.
 package volume

@@ -24,6 +24,8 @@ var (
 	ErrFingerprint = errors.New("fingerprint changed")
 	// ErrInUse: another live mount has the volume open; see InUseError.
 	ErrInUse = errors.New("volume is in use")
+	// ErrLocked: the volume's keys were given up by Lock.
+	ErrLocked = errors.New("volume is locked")
 	// ErrExists: the directory that a volume is to be made in is not empty.
 	ErrExists = errors.New("directory is not empty")
 	// ErrIsVolume: the directory that a volume is to be made in holds one.

@@ -13,6 +13,10 @@ import (
 type Cache interface {
 	// DropFile writes back and drops what is cached of a file's content.
 	DropFile(n *Node)
+	// DropAll does so with every file, and drops all else too: attributes, names,
+	// targets. Meanwhile calls other than writes fail. Nothing that a program was
+	// told is written may be left when it returns.
+	DropAll()
 }
 
 // SetCache says what caches plaintext. It is called before anything is cached.
@@ -49,9 +53,13 @@ const (
 	expiryWorkers = 8
 )
 
+func (v *Volume) expiryStep() time.Duration {
+	return min(max(v.keyTTL/expirySteps, time.Millisecond), maxExpiryStep)
+}
+
 // watchKeys ends the life of keys until the volume is closed.
 func (v *Volume) watchKeys() {
-	step := min(max(v.keyTTL/expirySteps, time.Millisecond), maxExpiryStep)
+	step := v.expiryStep()
 	tick := time.NewTicker(step)
 	defer tick.Stop()
 	var workers sync.WaitGroup

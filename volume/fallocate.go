@@ -23,6 +23,10 @@ const (
 // set; makes a hole of them with PunchHole|KeepSize; zeroes them with ZeroRange.
 // Other modes, which move what follows, are unix.EOPNOTSUPP.
 func (n *Node) Allocate(ctx context.Context, plainOff, length int64, mode uint32) error {
+	if err := n.vol.begin(ordinary); err != nil {
+		return err
+	}
+	defer n.vol.end()
 	switch mode {
 	case 0, KeepSize, punchHole, ZeroRange, ZeroRange | KeepSize:
 	default:

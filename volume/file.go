@@ -73,10 +73,20 @@ func (n *Node) openFile(write bool) (*file, error) {
 
 func (f *file) release() { f.desc.release() }
 
+// wipe overwrites the key of the record. Nobody may use the file state any more.
+func (f *file) wipe() {
+	if f != nil {
+		f.records.Wipe()
+	}
+}
+
 // load opens the backing file and authenticates its record. The caller holds n.mu.
 func (n *Node) load(write bool) error {
 	if n.undecipherable.Load() {
 		return n.integrity(-1, errors.New("its name does not decrypt"))
+	}
+	if n.desc != nil && n.desc.data {
+		return n.reload(write)
 	}
 	fd, writable, err := n.openData(write)
 	if err != nil {
@@ -91,10 +101,26 @@ func (n *Node) load(write bool) error {
 	return nil
 }
 
+// reload is load for a file that is open still, and whose state was dropped with
+// the volume's keys.
+func (n *Node) reload(write bool) error {
+	if write && !n.desc.writable {
+		if err := n.makeWritable(); err != nil {
+			return err
+		}
+	}
+	f, err := n.readSeal(n.desc.fd)
+	if err != nil {
+		return err
+	}
+	f.desc, n.file = n.desc, f
+	return nil
+}
+
 // adopt makes f, open as fd, the node's file state. The caller holds n.mu or is
 // the only one who knows the node.
 func (n *Node) adopt(f *file, fd int, writable bool) {
-	n.desc = &descriptor{fd: fd, node: n, writable: writable, slot: -1}
+	n.desc = &descriptor{fd: fd, node: n, writable: writable, data: true, slot: -1}
 	n.file = f
 	f.desc = n.desc
 	n.vol.descriptors.add(n.desc)
@@ -210,6 +236,9 @@ func (f *file) mismatch(err error) error {
 func (f *file) checkBinding() error {
 	if f.rec.Flags&crypto.FlagLinked != 0 {
 		return nil
+	}
+	if d := f.node.desc; d != nil && d.pinned {
+		return nil // without a name, and open since it had one, or was made so
 	}
 	for _, p := range f.node.known() {
 		dir, err := p.parent.dirID()

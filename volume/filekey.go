@@ -115,6 +115,10 @@ func (v *Volume) decryptDataKey(ctx context.Context, file crypto.ID, e crypto.Wr
 // newDataKey makes a data key for a new file ID, wrapped under each of the
 // volume's keys, and stores its sidecar.
 func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
+	if err := v.custody.gate.enter(ordinary); err != nil {
+		return newFileKey{}, err
+	}
+	defer v.custody.gate.leave()
 	id, err := crypto.NewID(v.random)
 	if err != nil {
 		return newFileKey{}, err

@@ -149,7 +149,10 @@ func (v *Volume) watchConfig() {
 		case <-v.ctx.Done():
 			return
 		case <-t.C:
-			v.followConfig()
+			if v.custody.gate.enter(ordinary) == nil { // to authenticate it takes the key
+				v.followConfig()
+				v.custody.gate.leave()
+			}
 		}
 	}
 }

@@ -29,7 +29,7 @@ func armedSlot(t testing.TB, session crypto.ID, c change) []byte {
 		t.Fatal(err)
 	}
 	defer v.redo.drop(s)
-	s.mac = newSlotMAC(redoTestKey(t))
+	s.key = redoTestKey(t)
 	s.arm(session, &c)
 	return bytes.Clone(s.mem[:slotHeader])
 }

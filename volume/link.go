@@ -9,6 +9,10 @@ import (
 // Link makes target known under another name of directory n. A data file is
 // marked first: from then on no name binds it.
 func (n *Node) Link(target *Node, name string) (Attr, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return Attr{}, err
+	}
+	defer n.vol.end()
 	v := n.vol
 	if v.readOnly {
 		return Attr{}, unix.EROFS

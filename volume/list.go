@@ -33,6 +33,10 @@ type Listing struct {
 // directory whose record is damaged lists each entry as broken, so that it can
 // be removed.
 func (n *Node) List() (*Listing, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return nil, err
+	}
+	defer n.vol.end()
 	id, err := n.dirID()
 	_, broken := err.(*IntegrityError)
 	if err != nil && !broken {
@@ -55,6 +59,10 @@ func (n *Node) List() (*Listing, error) {
 
 // Next returns the next entry, "." and ".." included, or io.EOF.
 func (l *Listing) Next() (Entry, error) {
+	if err := l.node.vol.begin(ordinary); err != nil {
+		return Entry{}, err
+	}
+	defer l.node.vol.end()
 	for {
 		e, err := nextDirent(l.node.vol.backing, l.fd, l.buf, &l.rest)
 		if err != nil {

@@ -6,6 +6,10 @@ import (
 
 // Lookup finds an entry of the directory. Errors: unix.ENOENT if there is none.
 func (n *Node) Lookup(name string) (*Node, Attr, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return nil, Attr{}, err
+	}
+	defer n.vol.end()
 	d, err := n.use()
 	if err != nil {
 		return nil, Attr{}, err

@@ -232,6 +232,7 @@ func (n *Node) Forget() {
 	}
 	if f != nil {
 		n.vol.keys.drop(f.id)
+		f.wipe()
 	}
 	if d != nil && d.pinned {
 		n.vol.pinned.remove(n)

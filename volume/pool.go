@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -190,6 +191,17 @@ func (p *keyPool) expire(before time.Duration) {
 	for _, k := range old {
 		p.discard(k)
 	}
+}
+
+// discardAll discards all keys that are ready or on their way. The caller sees to
+// it that no more calls succeed.
+func (p *keyPool) discardAll() {
+	p.mu.Lock()
+	for p.making > 0 {
+		p.changed.Wait()
+	}
+	p.mu.Unlock()
+	p.expire(math.MaxInt64)
 }
 
 // one makes a key, and tells whether to go on.

@@ -21,6 +21,10 @@ var (
 // the bytes read, fewer than len(dest) only at the end of the file. A damaged
 // block makes the whole read fail with an IntegrityError that names it.
 func (n *Node) ReadAt(ctx context.Context, dest []byte, plainOff int64) (int, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return 0, err
+	}
+	defer n.vol.end()
 	f, err := n.openFile(false)
 	if err != nil {
 		return 0, err

@@ -1,11 +1,9 @@
 package volume
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"hash"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -85,8 +83,8 @@ type redoFile struct {
 
 // slot is one change under way. It belongs to one goroutine from draw to drop.
 type slot struct {
-	mem []byte // header and payload
-	mac hash.Hash
+	mem []byte      // header and payload
+	key *crypto.Key // of the header's HMAC; the file's
 }
 
 // segment is a part of a change: payload bytes and where they go.
@@ -140,10 +138,8 @@ func (r *redoFile) grow() (*slot, error) {
 		return nil, fmt.Errorf("map redo slot: %w", err)
 	}
 	r.made++
-	return &slot{mem: mem, mac: newSlotMAC(r.key)}, nil
+	return &slot{mem: mem, key: r.key}, nil
 }
-
-func newSlotMAC(key *crypto.Key) hash.Hash { return hmac.New(sha256.New, key.Bytes()) }
 
 func writeZeros(fd int, off int64, n int) error {
 	zeros := make([]byte, 64<<10)
@@ -166,6 +162,23 @@ func (r *redoFile) drop(s *slot) {
 	r.ready.Signal()
 }
 
+// wipe overwrites the key. No slot is in use.
+func (r *redoFile) wipe() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.key.Wipe()
+}
+
+// rekey takes the key over after wipe.
+func (r *redoFile) rekey(key *crypto.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.key = key
+	for _, s := range r.free {
+		s.key = key
+	}
+}
+
 // close unmaps the slots that are not in use; the pages stay in the file.
 func (r *redoFile) close() {
 	r.mu.Lock()
@@ -174,6 +187,7 @@ func (r *redoFile) close() {
 		_ = unix.Munmap(s.mem)
 	}
 	r.free = nil
+	r.key.Wipe()
 	_ = unix.Close(r.fd)
 }
 
@@ -219,16 +233,13 @@ func (s *slot) arm(session crypto.ID, c *change) {
 	binary.LittleEndian.PutUint64(h[152:], uint64(c.punch.cipherOff))
 	binary.LittleEndian.PutUint64(h[160:], uint64(c.punch.len))
 	copy(h[slotPathAt:], c.path)
-	s.sum(h[slotMACAt:slotMACAt], len(c.path))
+	mac := s.sum(len(c.path))
+	copy(h[slotMACAt:], mac[:])
 	atomic.StoreUint32(s.state(), slotArmed)
 }
 
-// sum appends the header's HMAC to dst.
-func (s *slot) sum(dst []byte, pathLen int) []byte {
-	s.mac.Reset()
-	s.mac.Write(s.mem[4 : slotPathAt+pathLen])
-	return s.mac.Sum(dst)
-}
+// sum is the header's HMAC.
+func (s *slot) sum(pathLen int) [sha256.Size]byte { return s.key.MAC(s.mem[4 : slotPathAt+pathLen]) }
 
 func (s *slot) disarm() { atomic.StoreUint32(s.state(), 0) }
 

@@ -9,6 +9,10 @@ import (
 // Unlink removes an entry that is not a directory. A file that is still in use
 // stays readable and writable until its node is forgotten.
 func (n *Node) Unlink(name string) error {
+	if err := n.vol.begin(ordinary); err != nil {
+		return err
+	}
+	defer n.vol.end()
 	v := n.vol
 	if v.readOnly {
 		return unix.EROFS
@@ -143,6 +147,10 @@ func (n *Node) dropHold(d *descriptor) {
 // Rmdir removes an empty directory. Its record is set aside first, and put back
 // if the directory turns out not to be empty.
 func (n *Node) Rmdir(name string) error {
+	if err := n.vol.begin(ordinary); err != nil {
+		return err
+	}
+	defer n.vol.end()
 	if n.vol.readOnly {
 		return unix.EROFS
 	}

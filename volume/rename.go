@@ -17,6 +17,10 @@ const (
 // RenameExchange. The moved object gets its new binding before it moves and
 // loses the old one after, so that a crash in between leaves it valid.
 func (n *Node) Rename(oldName string, newDir *Node, newName string, flags uint32) error {
+	if err := n.vol.begin(ordinary); err != nil {
+		return err
+	}
+	defer n.vol.end()
 	if n.vol.readOnly {
 		return unix.EROFS
 	}

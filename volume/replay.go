@@ -64,9 +64,8 @@ func parseSlot(h []byte, session crypto.ID, key *crypto.Key) (*change, bool) {
 	if pathLen < 0 || pathLen > slotMACAt-slotPathAt || segments < 0 || segments > slotSegments {
 		return nil, false
 	}
-	mac := hmac.New(sha256.New, key.Bytes())
-	mac.Write(h[4 : slotPathAt+pathLen])
-	if !hmac.Equal(mac.Sum(nil), h[slotMACAt:slotMACAt+sha256.Size]) || crypto.ID(h[8:24]) != session {
+	mac := key.MAC(h[4 : slotPathAt+pathLen])
+	if !hmac.Equal(mac[:], h[slotMACAt:slotMACAt+sha256.Size]) || crypto.ID(h[8:24]) != session {
 		return nil, false
 	}
 	c := &change{

@@ -63,6 +63,10 @@ func (n *Node) SeekHole(plainOff int64) (int64, error) {
 // seek finds a block from that of plainOff on, and answers with its offset; end
 // says that it is the end of the file.
 func (n *Node) seek(plainOff int64, find func(f *file, index, count uint64) (uint64, error)) (at int64, end bool, err error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return 0, false, err
+	}
+	defer n.vol.end()
 	f, err := n.openFile(false)
 	if err != nil {
 		return 0, false, err

@@ -7,6 +7,7 @@ type Stats struct {
 	Generation uint64 // of the volume.json that it goes by
 	CachedKeys int    // unwrapped data keys of files
 	PooledKeys int    // unwrapped data keys of files that are not made yet
+	Closed     error  // why calls fail that need keys; nil if they do not
 
 	// Since the volume was opened; final once it is closed.
 	Discarded int    // pooled keys that no file was made for
@@ -25,6 +26,9 @@ func (v *Volume) Stats() Stats {
 	if v.pool != nil {
 		s.Waited += time.Duration(v.pool.waited.Load())
 		s.PooledKeys, s.Discarded = v.pool.counts()
+	}
+	if v.custody.gate.state.Load() != gateOpen {
+		s.Closed = *v.custody.gate.reason.Load()
 	}
 	return s
 }

@@ -115,15 +115,25 @@ func (a *ahead) more(s *stream) bool {
 
 // unwrap begins to unwrap a key, unless it is cached. The caller holds mu.
 func (a *ahead) unwrap(s *stream, id crypto.ID) {
+	gate := &a.vol.custody.gate
 	if s.over {
+		return
+	}
+	if gate.enter(ordinary) != nil {
+		a.end(s)
 		return
 	}
 	e := a.vol.keys.beginAhead(id, s)
 	if e == nil {
+		gate.leave()
 		return
 	}
 	s.pending = append(s.pending, aheadKey{id: id, at: time.Now()})
-	a.group.Go(func() { a.vol.keys.fill(a.ctx, e) })
+	ctx := a.ctx
+	a.group.Go(func() {
+		defer gate.leave()
+		a.vol.keys.fill(ctx, e)
+	})
 }
 
 // end gives up on a stream and drops what nobody asked for. The caller holds mu.

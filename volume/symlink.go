@@ -20,6 +20,10 @@ const (
 
 // Symlink makes a symbolic link to target, which may be any bytes but NUL.
 func (n *Node) Symlink(name, target string, owner Owner) (*Node, Attr, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return nil, Attr{}, err
+	}
+	defer n.vol.end()
 	if len(target) > maxTarget {
 		return nil, Attr{}, unix.ENAMETOOLONG
 	}
@@ -53,6 +57,10 @@ func (n *Node) Symlink(name, target string, owner Owner) (*Node, Attr, error) {
 
 // Readlink returns the target of a symbolic link.
 func (n *Node) Readlink() (string, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return "", err
+	}
+	defer n.vol.end()
 	if n.mode != unix.S_IFLNK {
 		return "", unix.EINVAL
 	}

@@ -67,6 +67,10 @@ func (b *debts) clear(before *debts) {
 // Sync makes the node's content and attributes durable, with all that is needed
 // to read it again: its sidecar, and the records of the directories above.
 func (n *Node) Sync(dataOnly bool) error {
+	if err := n.vol.begin(writingBack); err != nil {
+		return err
+	}
+	defer n.vol.end()
 	if n.vol.readOnly {
 		return nil
 	}

@@ -12,6 +12,10 @@ import (
 // only in that it inherits what new entries there do. Link gives it a name; else
 // it goes when it is forgotten. unix.EOPNOTSUPP where the store cannot do it.
 func (n *Node) CreateTemp(mode uint32, owner Owner) (*Node, Attr, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return nil, Attr{}, err
+	}
+	defer n.vol.end()
 	v := n.vol
 	if v.readOnly {
 		return nil, Attr{}, unix.EROFS

@@ -14,6 +14,14 @@ const truncateReads = 256
 
 // Truncate sets the file's size in bytes. Growth is a hole.
 func (n *Node) Truncate(ctx context.Context, size int64) error {
+	if err := n.vol.begin(ordinary); err != nil {
+		return err
+	}
+	defer n.vol.end()
+	return n.truncate(ctx, size)
+}
+
+func (n *Node) truncate(ctx context.Context, size int64) error {
 	if size < 0 {
 		return unix.EINVAL
 	}

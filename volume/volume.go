@@ -79,13 +79,10 @@ type Volume struct {
 	cancel      context.CancelFunc
 	tasks       sync.WaitGroup // that run until then
 
-	vk       *crypto.Key
-	names    *crypto.NameCipher
-	symlinks *crypto.SymlinkCipher
-	dirs     *crypto.DirCipher
-	binder   *crypto.Binder
-	xattrs   *crypto.XattrCipher
-	rootID   crypto.ID
+	*volumeKeys // nil while the volume is locked; only who is inside the gate may look
+	custody     custody
+	rootID      crypto.ID
+	fingerprint [32]byte
 
 	root        *Node
 	rootDesc    *descriptor
@@ -135,6 +132,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 		v.kmsDeadline = defaultKMSDeadline
 	}
 	v.ctx, v.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	v.custody.gate.empty = make(chan struct{}, 1)
 	v.nodes.m = make(map[nodeKey]weak.Pointer[Node])
 	limit, err := raiseDescriptorLimit()
 	if err != nil {
@@ -163,6 +161,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	}
 	if v.keyTTL > 0 {
 		v.tasks.Go(v.watchKeys)
+		v.tasks.Go(v.watchVolumeKey)
 	}
 	return v, nil
 }
@@ -220,21 +219,18 @@ func (v *Volume) openTree(dir string) error {
 
 // unlock unwraps the volume key and derives what hangs on it.
 func (v *Volume) unlock(ctx context.Context) error {
+	began := v.uptime()
 	kms, cancel := context.WithTimeout(ctx, v.kmsDeadline)
 	defer cancel()
 	vk, err := unlockVolumeKey(kms, v.conf(), v.providers, v.log)
 	if err != nil {
 		return err
 	}
-	v.vk = vk
-	if v.names, err = crypto.NewNameCipher(vk); err != nil {
+	v.custody.checked = began
+	if v.volumeKeys, err = deriveVolumeKeys(vk, v.id); err != nil {
 		return err
 	}
-	v.symlinks = crypto.NewSymlinkCipher(vk, v.id)
-	v.dirs = crypto.NewDirCipher(vk, v.id)
-	v.binder = crypto.NewBinder(vk)
-	v.xattrs = crypto.NewXattrCipher(vk)
-	v.rootID = crypto.RootDirectoryID(vk)
+	v.rootID, v.fingerprint = crypto.RootDirectoryID(vk), crypto.Fingerprint(vk)
 	v.keys = newKeyCache(func(ctx context.Context, id crypto.ID) (*fileKeys, error) {
 		return v.unwrapFile(ctx, id)
 	})
@@ -250,7 +246,7 @@ func (v *Volume) admit(dir string, o Options) (err error) {
 		return err
 	}
 	firstSeen := false
-	v.host, firstSeen, err = v.hosts.admit(dir, v.id, crypto.Fingerprint(v.vk), v.conf().keyIDs(),
+	v.host, firstSeen, err = v.hosts.admit(dir, v.id, v.fingerprint, v.conf().keyIDs(),
 		AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew})
 	if firstSeen {
 		v.log.Info("this host sees the volume for the first time and keeps its fingerprint", "volume", v.id, "fingerprint", v.host.Fingerprint)
@@ -305,8 +301,7 @@ func (v *Volume) ID() crypto.ID { return v.id }
 
 // Fingerprint identifies the volume key, in hex.
 func (v *Volume) Fingerprint() string {
-	f := crypto.Fingerprint(v.vk)
-	return fmt.Sprintf("%x", f[:])
+	return fmt.Sprintf("%x", v.fingerprint)
 }
 
 // ReadOnly tells whether the volume was opened for reading only.
@@ -322,6 +317,8 @@ func (v *Volume) Statfs() (unix.Statfs_t, error) {
 // Close ends all use of the volume: everything is made durable, the session is
 // ended cleanly and the keys are wiped. Nodes must not be used afterwards.
 func (v *Volume) Close() error {
+	v.cancel()
+	v.tasks.Wait()
 	var errs []error
 	if !v.readOnly {
 		v.pool.close()
@@ -370,8 +367,8 @@ func (v *Volume) release() {
 	if v.keys != nil {
 		v.keys.wipe()
 	}
-	if v.vk != nil {
-		v.vk.Wipe()
+	if v.volumeKeys != nil {
+		v.volumeKeys.wipe()
 	}
 	if v.sidecars != nil {
 		v.sidecars.close()

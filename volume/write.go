@@ -24,6 +24,10 @@ func (n *Node) WriteBack(ctx context.Context, data []byte, plainOff int64) (int,
 }
 
 func (n *Node) write(ctx context.Context, data []byte, plainOff int64, keepTime bool) (int, error) {
+	if err := n.vol.begin(writingBack); err != nil {
+		return 0, err
+	}
+	defer n.vol.end()
 	if plainOff < 0 || plainOff > math.MaxInt64-int64(len(data)) || plainOff+int64(len(data)) > crypto.MaxFileSize {
 		return 0, unix.EFBIG
 	}

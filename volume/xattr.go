@@ -88,6 +88,10 @@ func (n *Node) storedXattr(name string) (string, error) {
 // this very inode under this name. Access rules of the namespaces are the
 // kernel's.
 func (n *Node) Getxattr(name string) ([]byte, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return nil, err
+	}
+	defer n.vol.end()
 	seen := n.capability.seen()
 	if name == capabilityXattr && n.capability.absent() {
 		return nil, unix.ENODATA
@@ -129,6 +133,10 @@ func (n *Node) Getxattr(name string) ([]byte, error) {
 // are the backing store's, with crypto.XattrOverhead for each value, and
 // crypto.MaxXattrName (unix.ERANGE).
 func (n *Node) Setxattr(name string, value []byte, flags int) error {
+	if err := n.vol.begin(ordinary); err != nil {
+		return err
+	}
+	defer n.vol.end()
 	if n.vol.readOnly {
 		return unix.EROFS
 	}
@@ -155,6 +163,14 @@ func (n *Node) Setxattr(name string, value []byte, flags int) error {
 
 // Removexattr removes an attribute; unix.ENODATA if there is none.
 func (n *Node) Removexattr(name string) error {
+	if err := n.vol.begin(ordinary); err != nil {
+		return err
+	}
+	defer n.vol.end()
+	return n.removexattr(name)
+}
+
+func (n *Node) removexattr(name string) error {
 	if n.vol.readOnly {
 		return unix.EROFS
 	}
@@ -174,6 +190,10 @@ func (n *Node) Removexattr(name string) error {
 // not write is not listed; names in its namespace that do not decrypt are
 // logged.
 func (n *Node) Listxattr() ([]string, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return nil, err
+	}
+	defer n.vol.end()
 	var stored []string
 	err := n.onInode(func(fd int) (err error) {
 		stored, err = n.vol.storedXattrs(fd)
@@ -205,11 +225,19 @@ func (n *Node) Listxattr() ([]string, error) {
 // DropCapability removes security.capability, as a write, a truncation and a
 // change of owner do.
 func (n *Node) DropCapability() error {
+	if err := n.vol.begin(writingBack); err != nil {
+		return err
+	}
+	defer n.vol.end()
+	return n.dropCapability()
+}
+
+func (n *Node) dropCapability() error {
 	if n.mode != unix.S_IFREG || n.vol.readOnly || n.capability.absent() {
 		return nil
 	}
 	seen := n.capability.seen()
-	err := n.Removexattr(capabilityXattr)
+	err := n.removexattr(capabilityXattr)
 	if err == nil || err == unix.ENODATA || err == unix.EOPNOTSUPP {
 		n.capability.noteAbsent(seen)
 		return nil

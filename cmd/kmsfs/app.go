@@ -53,7 +53,7 @@ func (a *app) rootCommand() *cobra.Command {
 		return withHint(usagef("%s: %w", verbOf(cmd), err), "see %s --help", cmd.CommandPath())
 	})
 	a.keys.register(root.PersistentFlags())
-	root.AddCommand(a.initCommand(), a.mountCommand(), a.unmountCommand(), a.infoCommand(), a.statusCommand(), a.kmsCommand(), a.versionCommand())
+	root.AddCommand(a.initCommand(), a.mountCommand(), a.unmountCommand(), a.infoCommand(), a.statusCommand(), a.lockCommand(), a.unlockCommand(), a.kmsCommand(), a.versionCommand())
 	return root
 }
 

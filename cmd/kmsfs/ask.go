@@ -100,7 +100,7 @@ func askStatus(ctx context.Context, path string, entries []mountEntry) (*mountSt
 }
 
 // converseOver sends a request and returns the answer.
-func converseOver(c *control.Conn, r controlRequest) (*controlReply, error) {
+func converseOver(c *control.Conn, r any) (*controlReply, error) {
 	if err := c.Send(r); err != nil {
 		return nil, err
 	}

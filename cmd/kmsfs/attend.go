@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,32 +18,41 @@ import (
 
 // controlRequest is what a mount is asked over its control socket.
 type controlRequest struct {
-	Verb string `json:"verb"` // status
+	Verb string `json:"verb"` // status, lock or unlock
+}
+
+// passphraseMessage is what it is answered when it asks for a passphrase.
+type passphraseMessage struct {
+	Passphrase []byte `json:"passphrase"`
 }
 
 // controlReply is what it answers.
 type controlReply struct {
-	Status  *mountStatus `json:"status,omitempty"`
-	Failure *failure     `json:"failure,omitempty"`
+	Status   *mountStatus `json:"status,omitempty"`
+	Failure  *failure     `json:"failure,omitempty"`
+	Keystore string       `json:"keystore,omitempty"` // whose passphrase it wants before it goes on
 }
 
 // attendant answers for a mount over its control socket.
 type attendant struct {
-	request *mountRequest
-	volume  *volume.Volume
-	mount   *kmsfs.Mount
-	meter   *kmsprovider.Meter
-	since   time.Time
-	device  string
-	log     *slog.Logger
-	server  *control.Server // nil if there is none
+	request    *mountRequest
+	volume     *volume.Volume
+	mount      *kmsfs.Mount
+	keys       *kmsprovider.Registry
+	passphrase *changingSource // of keys
+	meter      *kmsprovider.Meter
+	since      time.Time
+	device     string
+	log        *slog.Logger
+	server     *control.Server // nil if there is none
+	changing   sync.Mutex      // by who locks or unlocks; others do not wait
 }
 
 // attend begins to answer. A mount can do without: nobody can ask it then.
 func (t *attendant) attend() {
 	err := t.listen()
 	if err != nil {
-		t.log.Warn("nobody can ask this mount for its status", "error", err)
+		t.log.Warn("nobody can ask this mount for its status, or lock it", "error", err)
 	}
 }
 
@@ -76,7 +86,7 @@ func (t *attendant) close() {
 }
 
 // answer answers the one request of a connection.
-func (t *attendant) answer(_ context.Context, c *control.Conn) {
+func (t *attendant) answer(ctx context.Context, c *control.Conn) {
 	var r controlRequest
 	if err := c.Receive(&r); err != nil {
 		t.log.Debug("request over the control socket", "error", err)
@@ -87,6 +97,12 @@ func (t *attendant) answer(_ context.Context, c *control.Conn) {
 	switch r.Verb {
 	case "status":
 		reply.Status = t.status()
+	case "lock":
+		c.SetDeadline(time.Time{})
+		err = t.lockUp()
+	case "unlock":
+		c.SetDeadline(time.Now().Add(lockTimeout))
+		err = t.unlockBy(ctx, c)
 	default:
 		err = usagef("unknown request %q", r.Verb)
 	}
@@ -96,6 +112,15 @@ func (t *attendant) answer(_ context.Context, c *control.Conn) {
 	if err := c.Send(reply); err != nil {
 		t.log.Debug("answer over the control socket", "error", err)
 	}
+}
+
+// openKeys opens the provider that is going to be asked first, as a mount does.
+func (t *attendant) openKeys(ctx context.Context) error {
+	info, err := volume.ReadInfo(t.request.Backing)
+	if err != nil {
+		return err
+	}
+	return openFirst(ctx, info.Keys, t.keys)
 }
 
 // status is how the mount is.
@@ -109,6 +134,7 @@ func (t *attendant) status() *mountStatus {
 	v := t.volume.Stats()
 	s.KeyTTLSeconds = t.request.KeyTTL.Seconds()
 	s.Generation, s.CachedKeys, s.PooledKeys = v.Generation, v.CachedKeys, v.PooledKeys
+	s.State, s.Reason = stateOf(v.Closed)
 	s.EstimatedCostUSD = estimateCost(s.KMS)
 	return s
 }

@@ -11,7 +11,7 @@
 //	ui.go            messages and hints
 //	exit.go          the one table of exit codes
 //	log.go           log records on stderr, then syslog
-//	init.go mount.go unmount.go info.go status.go version.go kms.go      the subcommands
+//	init.go mount.go unmount.go info.go status.go lock.go version.go kms.go      the subcommands
 //	kmskeys.go kmsaliases.go   verbs of kms
 //	helper.go        the command as mount(8)'s helper, mount.kmsfs
 //	mountoptions.go  -o
@@ -28,7 +28,7 @@
 //	providers.go     the key providers; the local one's keystore
 //	passphrase.go    where the keystore's passphrase comes from
 //	terminal.go      asking for it
-//	harden.go        no core dumps, no debugger
+//	harden.go        no core dumps, no debugger, no swapping
 //
 // # Background mounts
 //

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -22,6 +23,31 @@ const (
 
 // passphraseSource gives the passphrase; the caller wipes it.
 type passphraseSource func(ctx context.Context, what askFor) ([]byte, error)
+
+// changingSource is a source that is exchanged: a mount asks its parent at first,
+// and whoever unlocks it later.
+type changingSource struct {
+	mu     sync.Mutex
+	source passphraseSource
+}
+
+// set exchanges the source; with nil nobody is asked.
+func (c *changingSource) set(s passphraseSource) {
+	c.mu.Lock()
+	c.source = s
+	c.mu.Unlock()
+}
+
+// ask is a passphraseSource.
+func (c *changingSource) ask(ctx context.Context, what askFor) ([]byte, error) {
+	c.mu.Lock()
+	source := c.source
+	c.mu.Unlock()
+	if source == nil {
+		return nil, errors.New("the mount is locked: nobody is asked for the passphrase")
+	}
+	return source(ctx, what)
+}
 
 // maxPassphrase bounds a passphrase, in bytes.
 const maxPassphrase = 64 << 10

@@ -28,7 +28,11 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	defer signal.Stop(signals)
 
-	keys := providers(r.Keystore, passphrase, keystoreRequired, func(string, ...any) {})
+	if err := lockMemory(); err != nil {
+		log.Debug("keys may be swapped out", "error", err)
+	}
+	asked := &changingSource{source: passphrase}
+	keys := providers(r.Keystore, asked.ask, keystoreRequired, func(string, ...any) {})
 	defer func() { err = errors.Join(err, keys.Close()) }()
 	var meter kmsprovider.Meter
 	keys.WrapWith(meter.Wrap)
@@ -45,7 +49,10 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	p := announce(r.Mountpoint, log)
 	defer func() { p.finish(err) }()
-	t := attendant{request: r, volume: v, mount: m, meter: &meter, since: time.Now().UTC().Truncate(time.Second), log: log}
+	t := attendant{
+		request: r, volume: v, mount: m, keys: keys, passphrase: asked, meter: &meter,
+		since: time.Now().UTC().Truncate(time.Second), log: log,
+	}
 	t.attend()
 	if err = ready(); err == nil {
 		log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())

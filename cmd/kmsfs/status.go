@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kmsfs/kmsprovider"
+	"kmsfs/volume"
 )
 
 // mountStatus is how a mount is, and what it has done since it began.
@@ -25,6 +27,8 @@ type mountStatus struct {
 	PID        int       `json:"pid"`
 	UID        int       `json:"uid"`
 	ReadOnly   bool      `json:"read_only"`
+	State      string    `json:"state"`            // unlocked, locked, revoked or unreachable
+	Reason     string    `json:"reason,omitempty"` // of the last two
 	Since      time.Time `json:"since"`
 	Generation uint64    `json:"generation"` // of volume.json
 
@@ -38,6 +42,26 @@ type mountStatus struct {
 
 	KMS              map[string]kmsprovider.Usage `json:"kms"` // by provider
 	EstimatedCostUSD float64                      `json:"estimated_cost_usd"`
+}
+
+const (
+	stateUnlocked    = "unlocked"
+	stateLocked      = "locked"
+	stateRevoked     = "revoked"     // the KMS does not give the volume key out any more
+	stateUnreachable = "unreachable" // it cannot be asked
+)
+
+// stateOf names the state of a volume that is closed for a reason.
+func stateOf(closed error) (state, reason string) {
+	switch {
+	case closed == nil:
+		return stateUnlocked, ""
+	case errors.Is(closed, volume.ErrLocked):
+		return stateLocked, ""
+	case volume.IsRefusal(closed):
+		return stateRevoked, closed.Error()
+	}
+	return stateUnreachable, closed.Error()
 }
 
 // dollarsPerCall is what a KMS takes for a request: AWS's price in most regions,
@@ -126,6 +150,9 @@ func printStatus(w io.Writer, s *mountStatus) error {
 	row("mount point", "%s", s.Mountpoint)
 	row("backing directory", "%s", s.Backing)
 	row("volume", "%s (generation %d)", s.VolumeID, s.Generation)
+	if s.State != stateUnlocked {
+		row("state", "%s", strings.TrimSuffix(s.State+": "+s.Reason, ": "))
+	}
 	row("process", "%d of user %d, since %s", s.PID, s.UID, s.Since.Format(time.RFC3339))
 	row("keys in memory", "%d of files, %d ready for new ones, %s", s.CachedKeys, s.PooledKeys, s.lifetime())
 	row("bytes", "%d read, %d written", s.BytesRead, s.BytesWritten)
