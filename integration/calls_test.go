@@ -71,11 +71,12 @@ func (k *countedKMS) want(m *mounted, what string, want map[string]int, call fun
 }
 
 // run runs a program in the mount and throws its output away. Not into
-// /dev/null, to which tar does not write what it would have to read.
+// /dev/null, to which tar does not write what it would have to read. env changes
+// directory: where exec does, the mount's own process is half stopped meanwhile,
+// and may not answer.
 func (m *mounted) run(name string, args ...string) {
 	m.t.Helper()
-	c := exec.Command(name, args...)
-	c.Dir = m.Dir
+	c := exec.Command("env", append([]string{"-C", m.Dir, name}, args...)...)
 	c.Stdout = struct{ io.Writer }{io.Discard}
 	if err := c.Run(); err != nil {
 		m.t.Fatalf("%s %v: %v", name, args, err)
