@@ -22,6 +22,7 @@
 //	mount8_test.go        mount(8), fstab and umount(8)
 //	kill_test.go          kill -9 of the daemon
 //	requests_test.go      FUSE requests per operation
+//	calls_test.go         calls to the KMS, likewise
 //	awskeys_test.go       keys from moto and from the served local KMS; calls counted
 //	outage_test.go        a KMS that is slow, throttles, fails, hangs or refuses
 //	imports_test.go       the import table of docs/ARCHITECTURE.md

@@ -126,6 +126,7 @@ func (v *Volume) giveUpKeys(reason error) error {
 		return nil
 	}
 	g.drain(reason)
+	v.ahead.giveUp()
 	if c := v.cache.Load(); c != nil {
 		(*c).DropAll()
 	}

@@ -43,6 +43,9 @@
 //	rewrappass.go rewrapentry.go   the sidecars, one pass after the other
 //	reencrypt.go reencryptfile.go reencryptjournal.go   new data keys: files written anew
 //	meter.go        calls to KMSs counted and held back
+//	ahead.go stream.go   data keys unwrapped ahead of who reads file after file
+//	walk.go         in which order such programs read
+//	pace.go         how many calls to a KMS to have under way
 //	reap.go         removal of sidecars that no file needs any more
 //	redo.go replay.go   slots that make a change of several places atomic
 //	                under kill -9, and what the next mount does with them
@@ -76,6 +79,7 @@
 //	Node.mu            places, descriptor and file state of a node. Upwards only:
 //	                   a holder may take its parent's, never a child's. Held while
 //	                   the backing file is opened, never across a KMS call.
+//	ahead.mu           what is foretold; a holder may look into the key cache
 //	everything else    leaf locks: node table, descriptor set, key cache, pool, queues
 //
 // No other lock is held across a call to a KMS: the key cache lets later callers

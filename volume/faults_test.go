@@ -355,62 +355,6 @@ func TestBackingCallsForEachOperationAreFew(t *testing.T) {
 	want("lookup", func() { lookup(t, v.Root(), "file") }, map[string]int{"statx": 1})
 }
 
-func TestKMSCallsAreAsFewAsTheDesignSays(t *testing.T) {
-	const files = 50
-	b := newBench(t, ModeFile)
-	v := b.open()
-	calls := func(op string, call func()) int {
-		before := b.kms.count(op)
-		call()
-		return b.kms.count(op) - before
-	}
-	made := calls("GenerateDataKey", func() {
-		for i := range files {
-			createFile(t, v.Root(), "file"+string(rune('A'+i)), []byte("content"))
-		}
-		b.close(v)
-	})
-	if made < files || made > files+poolLimit {
-		t.Errorf("%d GenerateDataKey for %d files, want at most one pool of %d more", made, files, poolLimit)
-	}
-	if n := calls("Decrypt", func() { v = b.open() }); n != 1 {
-		t.Errorf("opening took %d Decrypt, want 1", n)
-	}
-	none := calls("Decrypt", func() {
-		for _, name := range list(t, v.Root()) {
-			n := lookup(t, v.Root(), name)
-			if _, err := n.Attr(); err != nil {
-				t.Fatal(err)
-			}
-			mode := uint32(0o600)
-			if _, err := n.SetAttr(context.Background(), Change{Mode: &mode}); err != nil {
-				t.Fatal(err)
-			}
-			if err := v.Root().Rename(name, v.Root(), name+"2", 0); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := v.Root().Link(n, name+"3"); err != nil {
-				t.Fatal(err)
-			}
-			if err := v.Root().Unlink(name + "3"); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
-	if none != 0 {
-		t.Errorf("list, stat, chmod, rename, link and unlink took %d Decrypt, want none", none)
-	}
-	if n := calls("Decrypt", func() {
-		for range 2 {
-			for _, name := range list(t, v.Root()) {
-				readAll(t, lookup(t, v.Root(), name))
-			}
-		}
-	}); n != files {
-		t.Errorf("reading %d files twice took %d Decrypt, want one each", files, n)
-	}
-}
-
 func TestAFailingKMSFailsTheOperationAndNothingElse(t *testing.T) {
 	b := newBench(t, ModeFile)
 	v := b.open()

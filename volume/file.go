@@ -173,7 +173,11 @@ func (f *file) unlock(ctx context.Context) (*fileKeys, error) {
 	if k := f.keys.Load(); k != nil && k.acquire() {
 		return k, nil
 	}
-	k, err := f.node.vol.keys.get(ctx, f.id, f.node)
+	v := f.node.vol
+	ctx, cancel := context.WithTimeout(ctx, v.kmsDeadline)
+	defer cancel()
+	v.ahead.ask(f.node, f.id)
+	k, err := v.keys.get(ctx, f.id, f.node)
 	if err != nil {
 		var bad *sidecarError
 		if errors.As(err, &bad) {

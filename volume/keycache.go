@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"maps"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -76,10 +77,14 @@ func (k *fileKeys) wipe() {
 // keyCache holds the keys of files in use. A file that several callers want at
 // once is unwrapped once; the others wait without a lock.
 type keyCache struct {
-	unwrap func(context.Context, crypto.ID) (*fileKeys, error)
+	unwrap   func(context.Context, crypto.ID) (*fileKeys, error)
+	measured func(time.Duration, error) // told what each unwrap took and came to; may be nil
+	waited   atomic.Int64               // nanoseconds, of all callers of get
 
-	mu sync.Mutex
-	m  map[crypto.ID]*keyEntry
+	mu     sync.Mutex
+	m      map[crypto.ID]*keyEntry
+	used   uint64 // keys unwrapped ahead that were asked for
+	unused uint64 // and those that were dropped before
 }
 
 type keyEntry struct {
@@ -88,7 +93,10 @@ type keyEntry struct {
 	keys *fileKeys
 	err  error
 
+	ahead *stream // that had it unwrapped before anybody asked; nil for most
+
 	// Under the cache's mu.
+	claimed  bool // somebody has asked since
 	expiring bool
 	nodes    []weak.Pointer[Node] // that use the keys; several if copies of a file share its ID
 }
@@ -99,19 +107,21 @@ func newKeyCache(unwrap func(context.Context, crypto.ID) (*fileKeys, error)) *ke
 
 // get returns the keys of a file for node n, unwrapping them if they are not
 // cached; the caller releases them. Failures are not cached: the next caller asks
-// again.
+// again, and so does one who waited for a call that was made ahead.
 func (c *keyCache) get(ctx context.Context, id crypto.ID, n *Node) (*fileKeys, error) {
+	began := time.Now()
+	defer func() { c.waited.Add(int64(time.Since(began))) }()
 	for {
 		c.mu.Lock()
 		e := c.m[id]
 		if e == nil {
-			e = &keyEntry{id: id, done: make(chan struct{})}
+			e = c.begin(id, nil)
 			e.attach(n)
-			c.m[id] = e
 			c.mu.Unlock()
 			c.fill(ctx, e)
 		} else {
 			e.attach(n)
+			c.claim(e)
 			c.mu.Unlock()
 		}
 		select {
@@ -120,6 +130,9 @@ func (c *keyCache) get(ctx context.Context, id crypto.ID, n *Node) (*fileKeys, e
 			return nil, ctx.Err()
 		}
 		if e.err != nil {
+			if e.ahead != nil {
+				continue
+			}
 			return nil, e.err
 		}
 		if e.keys.acquire() {
@@ -129,21 +142,29 @@ func (c *keyCache) get(ctx context.Context, id crypto.ID, n *Node) (*fileKeys, e
 	}
 }
 
+// begin makes the entry of a file whose keys will be unwrapped. The caller
+// holds mu.
+func (c *keyCache) begin(id crypto.ID, ahead *stream) *keyEntry {
+	e := &keyEntry{id: id, done: make(chan struct{}), ahead: ahead}
+	c.m[id] = e
+	return e
+}
+
 // fill unwraps an entry's keys.
 func (c *keyCache) fill(ctx context.Context, e *keyEntry) {
-	defer close(e.done)
-	if e.keys, e.err = c.unwrap(ctx, e.id); e.err != nil {
-		c.mu.Lock()
-		if c.m[e.id] == e {
-			delete(c.m, e.id)
-		}
-		c.mu.Unlock()
-		return
+	began := time.Now()
+	e.keys, e.err = c.unwrap(ctx, e.id)
+	if c.measured != nil {
+		c.measured(time.Since(began), e.err)
 	}
 	c.mu.Lock()
 	gone := c.m[e.id] != e // its node was forgotten meanwhile
+	if e.err != nil && !gone {
+		delete(c.m, e.id)
+	}
+	close(e.done)
 	c.mu.Unlock()
-	if gone {
+	if gone && e.err == nil {
 		e.keys.drop()
 	}
 }
@@ -173,7 +194,7 @@ func (c *keyCache) put(id crypto.ID, k *fileKeys, n *Node) {
 func (c *keyCache) drop(id crypto.ID) {
 	c.mu.Lock()
 	e := c.m[id]
-	delete(c.m, id)
+	c.lose(e)
 	c.mu.Unlock()
 	e.drop()
 }
@@ -182,10 +203,21 @@ func (c *keyCache) drop(id crypto.ID) {
 func (c *keyCache) remove(e *keyEntry) {
 	c.mu.Lock()
 	if c.m[e.id] == e {
-		delete(c.m, e.id)
+		c.lose(e)
 	}
 	c.mu.Unlock()
 	e.drop()
+}
+
+// lose takes an entry, or nil, off the map. The caller holds mu.
+func (c *keyCache) lose(e *keyEntry) {
+	if e == nil {
+		return
+	}
+	if e.ahead != nil && !e.claimed {
+		c.unused++
+	}
+	delete(c.m, e.id)
 }
 
 // drop ends the life of an entry's keys, if it has them; fill does so where it is
@@ -244,8 +276,10 @@ func (c *keyCache) size() int {
 // wipe drops everything.
 func (c *keyCache) wipe() {
 	c.mu.Lock()
-	entries := c.m
-	c.m = make(map[crypto.ID]*keyEntry)
+	entries := maps.Clone(c.m)
+	for _, e := range entries {
+		c.lose(e)
+	}
 	c.mu.Unlock()
 	for _, e := range entries {
 		e.drop()

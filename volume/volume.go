@@ -94,6 +94,7 @@ type Volume struct {
 
 	keys     *keyCache
 	setbacks setbacks
+	ahead    *ahead
 	sidecars *sidecarStore
 	pool     *keyPool
 	reaper   *reaper
@@ -245,6 +246,9 @@ func (v *Volume) unlock(ctx context.Context) error {
 	v.keys = newKeyCache(func(ctx context.Context, id crypto.ID) (*fileKeys, error) {
 		return v.unwrapFile(ctx, id)
 	})
+	if v.mode == ModeFile {
+		v.ahead = newAhead(v)
+	}
 	return nil
 }
 
@@ -287,7 +291,8 @@ func (v *Volume) start(o Options) error {
 			v.log.Warn("sidecar left behind", "sidecar", sidecarPath(id), "error", err)
 		},
 	}
-	v.pool = newKeyPool(v.ctx, v.newDataKey, func(k newFileKey) {
+	// A little more than a call has, whose own error says more.
+	v.pool = newKeyPool(v.ctx, v.kmsDeadline+100*time.Millisecond, v.newDataKey, func(k newFileKey) {
 		k.keys.drop()
 		_ = v.sidecars.remove(k.id)
 		v.debts.paid(&v.debts.sidecars, k.id)
@@ -371,6 +376,7 @@ func (v *Volume) abort() {
 // release closes descriptors and wipes keys.
 func (v *Volume) release() {
 	v.cancel()
+	v.ahead.close()
 	v.tasks.Wait()
 	v.stopFollowing()
 	v.descriptors.closeAll()

@@ -84,7 +84,7 @@ func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry
 	}
 	return volume.Open(ctx, r.Backing, volume.Options{
 		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Mountpoint: r.Mountpoint,
-		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, KMSDeadline: r.KMSDeadline, KeyTTL: r.KeyTTL, Prefetch: true, Log: log,
+		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, KMSDeadline: r.KMSDeadline, KeyTTL: r.KeyTTL, Log: log,
 	})
 }
 

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestMain makes this program the daemon that the program under test starts.
+func TestMain(m *testing.M) {
+	if os.Getenv(daemonEnv) == "" {
+		os.Exit(m.Run())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	err := daemon(ctx, os.Args[2:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// smallTree makes a few files, one of them empty.
+func smallTree(t *testing.T) (dir string, files int) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, name := range []string{"a", "b/c", "b/d", "b/e/f", "empty"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var content []byte
+		if name != "empty" {
+			content = bytes.Repeat([]byte(name), 1000)
+		}
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		files++
+	}
+	return dir, files
+}
+
+func TestEveryWorkloadRunsOnEverySubject(t *testing.T) {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
+	}
+	tree, files := smallTree(t)
+	out := filepath.Join(t.TempDir(), "results.json")
+	var stdout, stderr bytes.Buffer
+	args := []string{"-rounds", "2", "-delay", "2ms", "-tree", tree, "-backing", t.TempDir(), "-json", out}
+	if err := run(t.Context(), args, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	t.Logf("%s", &stdout)
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r results
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if want := len(workloads) * len(subjects(1)); len(r.Results) != want || r.Tree.Files != files {
+		t.Fatalf("%d results and %d files, want %d and %d", len(r.Results), r.Tree.Files, want, files)
+	}
+	for _, x := range r.Results {
+		if len(x.Seconds) != 2 || x.Min <= 0 || x.Min > x.Median || x.Median > x.Max {
+			t.Errorf("%s on %s: %v, median %v", x.Workload, x.Subject, x.Seconds, x.Median)
+		}
+		if strings.HasPrefix(x.Subject, "kmsfs") != (x.Usage[0].Peak > 0) {
+			t.Errorf("%s on %s: usage %+v", x.Workload, x.Subject, x.Usage)
+		}
+		wantCalls(t, x, files)
+	}
+}
+
+// wantCalls checks the calls to the KMS of each round.
+func wantCalls(t *testing.T, x result, files int) {
+	t.Helper()
+	decrypts, generated := 1, 0 // the volume key
+	if strings.HasPrefix(x.Subject, "kmsfs-file") {
+		switch x.Workload {
+		case "untar":
+			generated = files
+		case "tarc":
+			decrypts += files - 1 // the empty one needs no key
+		}
+	}
+	if x.Subject == "native" {
+		decrypts = 0
+	}
+	for round, u := range x.Usage {
+		if u.Calls["Decrypt"] != decrypts || u.Calls["GenerateDataKey"] < generated || generated == 0 && u.Calls["GenerateDataKey"] > 0 || u.Calls["Encrypt"] != 0 {
+			t.Errorf("%s on %s, round %d: KMS calls %v, want %d Decrypt and at least %d GenerateDataKey",
+				x.Workload, x.Subject, round, u.Calls, decrypts, generated)
+		}
+	}
+}
+
+func TestWhatIsNotThereIsRefusedByName(t *testing.T) {
+	for _, c := range []struct{ arg, value, says string }{
+		{"-workloads", "untar,nothing", `no workload is called "nothing"`},
+		{"-subjects", "native,nothing", `no subject is called "nothing"`},
+		{"-rounds", "0", "0 rounds"},
+	} {
+		var out bytes.Buffer
+		if _, _, err := parse([]string{c.arg, c.value}, &out, &out); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s %s: %v", c.arg, c.value, err)
+		}
+	}
+}
+
+func TestChosenOnesComeInTheOrderOfTheList(t *testing.T) {
+	var out bytes.Buffer
+	s, done, err := parse([]string{"-subjects", "native,kmsfs-file", "-workloads", "tarc"}, &out, &out)
+	if err != nil || done || len(s.subjects) != 2 || s.subjects[0].name != "kmsfs-file" || len(s.workloads) != 1 {
+		t.Errorf("%v, %v, %+v", err, done, s)
+	}
+}
+
+func TestMediansAndRatios(t *testing.T) {
+	s := settings{workloads: []workload{{name: "w"}}, subjects: []subject{{name: "a"}, {name: "b"}, {name: "c", against: "b"}}}
+	r := newResults(s, treeSize{}, t.TempDir())
+	for subject, seconds := range map[string][]float64{"a": {3, 1, 2}, "b": {4, 4, 100}, "c": {8, 1, 9}} {
+		for _, v := range seconds {
+			r.add("w", subject, v, usage{})
+		}
+	}
+	r.finish()
+	for subject, want := range map[string]result{
+		"a": {Median: 2, Min: 1, Max: 3},
+		"b": {Median: 4, Min: 4, Max: 100, Against: "a", Ratio: 2},
+		"c": {Median: 8, Min: 1, Max: 9, Against: "b", Ratio: 2},
+	} {
+		got := r.find("w", subject)
+		if got.Median != want.Median || got.Min != want.Min || got.Max != want.Max || got.Against != want.Against || got.Ratio != want.Ratio {
+			t.Errorf("%s: %+v, want %+v", subject, got, want)
+		}
+	}
+	if m := median([]float64{4, 1, 3, 2}); m != 2.5 {
+		t.Errorf("median of 1 to 4: %v", m)
+	}
+}

@@ -1,0 +1,130 @@
+// Command benchmark measures file systems with the work that programs do on them. It runs every workload on every
+// subject, interleaved over several rounds, so that whatever else the machine does meets all of them alike, and prints
+// medians, spread and ratios. Run it with scripts/bench.
+//
+//	main.go      flags
+//	matrix.go    the rounds: every workload on every subject
+//	workload.go  what a workload is, and the list of them
+//	tree.go      workloads on a tree of source files: untar, tarc
+//	subject.go   what a subject is, and the list of them
+//	kmsfs.go     kmsfs as a subject: a daemon of its own, whose KMS takes a given time
+//	daemon.go    that daemon, which is this program again
+//	place.go     directories to work in
+//	report.go    the results as a table and as JSON
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == daemonVerb {
+		err = daemon(ctx, os.Args[2:], os.Stdout)
+	} else {
+		err = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	}
+	stop()
+	if errors.Is(err, flag.ErrHelp) {
+		os.Exit(2)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// settings are what the flags say.
+type settings struct {
+	rounds    int
+	backing   string
+	tree      string
+	json      string
+	delay     time.Duration
+	workloads []workload
+	subjects  []subject
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	s, done, err := parse(args, stdout, stderr)
+	if err != nil || done {
+		return err
+	}
+	r, err := measure(ctx, s, stderr)
+	if err != nil {
+		return err
+	}
+	r.table(stdout)
+	if s.json != "" {
+		return r.write(s.json)
+	}
+	return nil
+}
+
+// parse reads the flags; done says that there is nothing to measure.
+func parse(args []string, stdout, stderr io.Writer) (s settings, done bool, err error) {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.IntVar(&s.rounds, "rounds", 5, "rounds; each runs every workload on every subject")
+	f.StringVar(&s.backing, "backing", "", "`DIR` to have backing directories in (default: tmpfs)")
+	f.StringVar(&s.tree, "tree", "", "`DIR` of source files to work with (default: the src directory of Go)")
+	f.StringVar(&s.json, "json", "", "write the results to `FILE`, too")
+	f.DurationVar(&s.delay, "delay", 10*time.Millisecond, "what a KMS call takes on the subjects that have a slow KMS")
+	workloadNames := f.String("workloads", "", "`NAMES` of workloads, separated by commas (default: all)")
+	subjectNames := f.String("subjects", "", "`NAMES` of subjects, separated by commas (default: all)")
+	list := f.Bool("list", false, "list workloads and subjects")
+	if err := f.Parse(args); err != nil {
+		return s, false, err
+	}
+	if f.NArg() > 0 {
+		return s, false, fmt.Errorf("unknown argument %q", f.Arg(0))
+	}
+	if s.rounds < 1 {
+		return s, false, fmt.Errorf("%d rounds, want at least 1", s.rounds)
+	}
+	all := subjects(s.delay)
+	if *list {
+		for _, w := range workloads {
+			fmt.Fprintf(stdout, "workload %-16s %s\n", w.name, w.what)
+		}
+		for _, t := range all {
+			fmt.Fprintf(stdout, "subject  %-16s %s\n", t.name, t.what)
+		}
+		return s, true, nil
+	}
+	s.workloads, err = choose("workload", workloads, *workloadNames, func(w workload) string { return w.name })
+	if err == nil {
+		s.subjects, err = choose("subject", all, *subjectNames, func(t subject) string { return t.name })
+	}
+	return s, false, err
+}
+
+// choose picks the named ones, in the order of the list; all if there are no names.
+func choose[T any](kind string, all []T, names string, name func(T) string) ([]T, error) {
+	if names == "" {
+		return all, nil
+	}
+	wanted := strings.Split(names, ",")
+	var out []T
+	for _, t := range all {
+		if i := slices.Index(wanted, name(t)); i >= 0 {
+			out = append(out, t)
+			wanted = slices.Delete(wanted, i, i+1)
+		}
+	}
+	if len(wanted) > 0 {
+		return nil, fmt.Errorf("no %s is called %q; -list shows them", kind, wanted[0])
+	}
+	return out, nil
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// matrix is a measurement under way.
+type matrix struct {
+	settings
+	in       input
+	backing  string           // directory of the backing directories
+	prepared map[string]place // by store and workload
+	progress io.Writer
+}
+
+// measure runs every workload on every subject, round after round. Each run has
+// a mount of its own, so nothing is cached from the one before.
+func measure(ctx context.Context, s settings, progress io.Writer) (_ *results, err error) {
+	m := &matrix{settings: s, prepared: make(map[string]place), progress: progress}
+	if m.in.stage, err = workDir(""); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(m.in.stage)) }()
+	if m.backing, err = workDir(s.backing); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(m.backing)) }()
+	if s.tree == "" {
+		var goroot strings.Builder
+		if err := command(ctx, &goroot, "go", "env", "GOROOT"); err != nil {
+			return nil, err
+		}
+		s.tree = filepath.Join(strings.TrimSpace(goroot.String()), "src")
+	}
+	m.in.tar = filepath.Join(m.in.stage, "tree.tar")
+	if m.in.tree, err = pack(ctx, s.tree, m.in.tar); err != nil {
+		return nil, err
+	}
+	r := newResults(s, m.in.tree, m.backing)
+	for round := range s.rounds {
+		for _, w := range s.workloads {
+			for i := range s.subjects {
+				// Every subject comes first, in turn.
+				t := s.subjects[(i+round)%len(s.subjects)]
+				seconds, u, err := m.one(ctx, w, t)
+				if err != nil {
+					return nil, fmt.Errorf("%s on %s: %w", w.name, t.name, err)
+				}
+				fmt.Fprintf(progress, "round %d of %d: %-8s %-20s %6.2f s\n", round+1, s.rounds, w.name, t.name, seconds)
+				r.add(w.name, t.name, seconds, u)
+			}
+		}
+	}
+	r.finish()
+	return r, nil
+}
+
+// one runs a workload once, and says how long it took and what the mount cost.
+func (m *matrix) one(ctx context.Context, w workload, t subject) (seconds float64, u usage, err error) {
+	p, err := m.place(ctx, w, t)
+	if err != nil {
+		return 0, u, err
+	}
+	if w.prepare == nil {
+		defer func() { err = errors.Join(err, p.remove()) }()
+	}
+	if err := dropCaches(p.backing); err != nil {
+		return 0, u, err
+	}
+	err = m.mounted(ctx, t, p, &u, func(dir string) error {
+		began := time.Now()
+		err := w.run(ctx, m.in, dir)
+		seconds = time.Since(began).Seconds()
+		return err
+	})
+	return seconds, u, err
+}
+
+// place is an empty volume, or the one that was prepared for the workload.
+func (m *matrix) place(ctx context.Context, w workload, t subject) (place, error) {
+	name := t.store + "-" + w.name
+	if p, ok := m.prepared[name]; ok {
+		return p, nil
+	}
+	p, err := newPlace(m.backing, m.in.stage, name)
+	if err == nil {
+		err = t.make(ctx, p)
+	}
+	if err != nil || w.prepare == nil {
+		return p, err
+	}
+	err = m.mounted(ctx, t, p, new(usage), func(dir string) error { return w.prepare(ctx, m.in, dir) })
+	m.prepared[name] = p
+	return p, err
+}
+
+// mounted calls f with the directory of a mount, which is gone when it returns.
+func (m *matrix) mounted(ctx context.Context, t subject, p place, u *usage, f func(dir string) error) error {
+	mnt, err := t.mount(ctx, p)
+	if err != nil {
+		return err
+	}
+	err = f(mnt.dir())
+	var uerr error
+	*u, uerr = mnt.unmount()
+	return errors.Join(err, uerr)
+}
