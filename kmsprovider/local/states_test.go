@@ -205,7 +205,7 @@ func TestEachOperationAnswersEachStateAsKMSDocumentsIt(t *testing.T) {
 	}
 }
 
-func TestAKeyThatKMSFSManagesCannotBeChanged(t *testing.T) {
+func TestAKeyThatKMSFSManagesCanBeDisabledAndNotChanged(t *testing.T) {
 	s := newStore(t)
 	arn, err := s.EnsureDefaultKey(context.Background())
 	if err != nil {
@@ -213,7 +213,7 @@ func TestAKeyThatKMSFSManagesCannotBeChanged(t *testing.T) {
 	}
 	own := s.key()
 	for _, in := range []Input{
-		&DisableKeyInput{KeyID: arn}, &EnableKeyInput{KeyID: arn}, &ScheduleKeyDeletionInput{KeyID: arn}, &CancelKeyDeletionInput{KeyID: arn},
+		&ScheduleKeyDeletionInput{KeyID: arn}, &CancelKeyDeletionInput{KeyID: arn},
 		&EnableKeyRotationInput{KeyID: arn}, &DisableKeyRotationInput{KeyID: arn}, &RotateKeyOnDemandInput{KeyID: arn},
 		&UpdateKeyDescriptionInput{KeyID: arn}, &TagResourceInput{KeyID: arn}, &UntagResourceInput{KeyID: arn},
 		&PutKeyPolicyInput{KeyID: arn, Policy: must[GetKeyPolicyOutput](s, &GetKeyPolicyInput{KeyID: arn}).Policy},
@@ -225,6 +225,9 @@ func TestAKeyThatKMSFSManagesCannotBeChanged(t *testing.T) {
 	if m := s.describe(DefaultAlias); m.ARN != arn || !m.Enabled {
 		t.Errorf("%+v", m)
 	}
+	must[struct{}](s, &DisableKeyInput{KeyID: arn})
+	wantCode(t, "use while disabled", s.try(encryptUnder(arn, nil)), codeDisabled)
+	must[struct{}](s, &EnableKeyInput{KeyID: arn})
 	if err := s.opens(s.encrypt(DefaultAlias, "text", nil), "text", nil); err != nil {
 		t.Error(err)
 	}
