@@ -11,6 +11,7 @@
 //	xattr.go    extended attributes; ACLs, where they are enforced
 //	raw.go      what the node API hides: OPEN, FLUSH and write flags
 //	rawxattr.go the same of attributes: setgid, and umask against default ACLs
+//	groups.go   the groups of who asks
 //	errno.go    the one map from errors to errno
 //	count.go    requests by kind
 //	known.go    the inodes that the kernel knows, and making it drop what it caches

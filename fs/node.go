@@ -86,7 +86,11 @@ func (n *node) Statx(ctx context.Context, _ fusefs.FileHandle, _, _ uint32, out 
 var _ = (fusefs.NodeSetattrer)((*node)(nil))
 
 func (n *node) Setattr(_ context.Context, _ fusefs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	a, err := n.v.SetAttr(n.m.ctx, changeOf(in))
+	c := changeOf(in)
+	if c.DropPrivileges && in.Caller.Uid != 0 { // a change of owner by root asks for it, too
+		c.InGroup = func(gid uint32) bool { return inGroup(&in.Caller, gid) }
+	}
+	a, err := n.v.SetAttr(n.m.ctx, c)
 	if err != nil {
 		return n.m.errnoOf("setattr", err)
 	}

@@ -230,3 +230,42 @@ func TestStatfsShowsTheSpaceOfTheBackingStore(t *testing.T) {
 		}
 	}
 }
+
+func TestAWhiteoutStandsWhereAMovedEntryWas(t *testing.T) {
+	m := newVolume(t, volume.ModeFile)
+	m.mount()
+	long := strings.Repeat("n", 255)
+	for _, c := range []struct{ from, to string }{
+		{"file", "new"}, {"file", "oldfile"}, {long, "new"}, {"dir", "newdir"}, {"dir", "olddir"},
+	} {
+		at := func(name string) string { return filepath.Join(m.Dir, name) }
+		if c.from == "dir" {
+			run(t, "mkdir", "-p", at("dir"), at("olddir"))
+		} else {
+			run(t, "touch", at(c.from), at("oldfile"))
+		}
+		moved := stat(t, at(c.from)).Ino
+		err := unix.Renameat2(unix.AT_FDCWD, at(c.from), unix.AT_FDCWD, at(c.to), unix.RENAME_WHITEOUT)
+		if err == unix.EINVAL {
+			t.Skip("no whiteouts here; a temporary directory on ext4, xfs or tmpfs runs this")
+		}
+		if err != nil {
+			t.Fatalf("%.9q to %.9q: %v", c.from, c.to, err)
+		}
+		for range 2 { // also after another mount
+			if st := stat(t, at(c.from)); st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+				t.Errorf("%.9q to %.9q leaves mode %o, device %x", c.from, c.to, st.Mode, st.Rdev)
+			}
+			if st := stat(t, at(c.to)); st.Ino != moved {
+				t.Errorf("%.9q is inode %d, want %d", c.to, st.Ino, moved)
+			}
+			entries, err := os.ReadDir(m.Dir)
+			if err != nil || !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == c.from }) {
+				t.Errorf("the directory lists %.999q, %v, without %.9q", entries, err, c.from)
+			}
+			m.unmount()
+			m.mount()
+		}
+		run(t, "rm", "-r", at(c.from), at(c.to))
+	}
+}

@@ -133,38 +133,60 @@ func TestPermissionsHoldThoughOpenIsNeverSent(t *testing.T) {
 
 func TestSuidAndSgidGoWhenOthersWrite(t *testing.T) {
 	m := openToAll(t)
-	path := filepath.Join(m.Dir, "file")
-	for _, command := range []string{
-		"echo more >> " + path, "echo new > " + path, "truncate -s 1 " + path,
-		"dd if=/dev/zero of=" + path + " bs=4096 count=1 conv=notrunc oflag=direct status=none",
-		"fallocate -l 8192 " + path, "fallocate --punch-hole -l 4096 " + path,
-	} {
+	plain := t.TempDir()
+	if err := os.Chmod(plain, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// modeAfter is the mode of the file in dir after a command of somebody else's.
+	modeAfter := func(dir, command string, groups []uint32, mode uint32) uint16 {
+		path := filepath.Join(dir, "file")
 		if err := os.WriteFile(path, []byte("program"), 0o777); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Chmod(path, 0o6777); err != nil {
+		if err := unix.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		if err := as(t, 1000, 1000, nil, command); err != nil {
-			t.Fatal(err)
+		if err := as(t, 1000, 1000, groups, command+path); err != nil {
+			t.Fatalf("%s: %v", command, err)
 		}
 		// Who asks for the mode alone gets it from the kernel's cache first.
 		var st unix.Statx_t
 		if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MODE, &st); err != nil {
 			t.Fatal(err)
 		}
-		if st.Mode&0o7777 != 0o777 {
-			t.Errorf("after %q the mode is %o", command, st.Mode&0o7777)
+		return st.Mode & 0o7777
+	}
+	for _, command := range []string{
+		"echo more >>", "echo new >", "truncate -s 1 ", "fallocate -l 8192 ", "fallocate --punch-hole -l 4096 ",
+		"dd if=/dev/zero bs=4096 count=1 conv=notrunc oflag=direct status=none of=",
+	} {
+		for _, mode := range []uint32{0o6777, 0o6666, 0o2666} {
+			for _, groups := range [][]uint32{nil, {4711, 0}} {
+				got, want := modeAfter(m.Dir, command, groups, mode), modeAfter(plain, command, groups, mode)
+				if got != want {
+					t.Errorf("%q in groups %v makes %o of %o, on a local file system %o", command, groups, got, mode, want)
+				}
+			}
 		}
 	}
-	if err := unix.Chmod(path, 0o6777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(path, 1000, 1000); err != nil {
-		t.Fatal(err)
-	}
-	if st := stat(t, path); st.Mode&0o7777 != 0o777 {
-		t.Errorf("after chown the mode is %o", st.Mode&0o7777)
+	for _, mode := range []uint32{0o6777, 0o6666, 0o2666} {
+		var after [2]uint32
+		for i, dir := range []string{m.Dir, plain} {
+			path := filepath.Join(dir, "file")
+			if err := os.Chown(path, 0, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chown(path, 1000, 1000); err != nil {
+				t.Fatal(err)
+			}
+			after[i] = stat(t, path).Mode & 0o7777
+		}
+		if after[0] != after[1] {
+			t.Errorf("chown makes %o of %o, on a local file system %o", after[0], mode, after[1])
+		}
 	}
 }
 

@@ -118,8 +118,11 @@ type Change struct {
 	AtimeNow     bool
 	MtimeNow     bool
 	// DropPrivileges clears suid, and sgid of what the group may execute: a
-	// write or truncation by somebody without the right to keep them.
+	// write or truncation by somebody without the right to keep them. Where
+	// InGroup is set and says that he is not in the file's group, sgid goes in
+	// any case.
 	DropPrivileges bool
+	InGroup        func(gid uint32) bool
 }
 
 // SetAttr changes attributes and returns the new ones: size first, then owner,
@@ -192,7 +195,7 @@ func (n *Node) setBacking(dirfd int, name string, c *Change) error {
 		}
 	}
 	if c.DropPrivileges && c.Mode == nil {
-		if err := n.dropPrivileges(dirfd, name); err != nil {
+		if err := n.dropPrivileges(dirfd, name, c.InGroup); err != nil {
 			return err
 		}
 	}
@@ -208,14 +211,14 @@ func (n *Node) setBacking(dirfd int, name string, c *Change) error {
 	return nil
 }
 
-func (n *Node) dropPrivileges(dirfd int, name string) error {
+func (n *Node) dropPrivileges(dirfd int, name string, inGroup func(gid uint32) bool) error {
 	var st unix.Statx_t
 	if err := n.vol.backing.Statx(dirfd, name, &st); err != nil {
 		return err
 	}
 	mode := uint32(st.Mode) & 0o7777
 	keep := mode &^ unix.S_ISUID
-	if mode&unix.S_IXGRP != 0 {
+	if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || inGroup != nil && !inGroup(st.Gid)) {
 		keep &^= unix.S_ISGID
 	}
 	if keep == mode || n.mode != unix.S_IFREG {

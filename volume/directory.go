@@ -185,7 +185,7 @@ func (n *Node) restoreRecord(d *descriptor) error {
 			continue
 		}
 		n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
-		return n.vol.renameNew(pd.fd, e.name, d.fd, recordName)
+		return n.vol.renameNew(pd.fd, e.name, d.fd, recordName, 0)
 	}
 	return unix.ENOENT
 }

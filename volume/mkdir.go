@@ -46,7 +46,7 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 		err = v.storeLongName(d.fd, e)
 	}
 	if err == nil {
-		err = v.renameNew(d.fd, tmp, d.fd, e.backing)
+		err = v.renameNew(d.fd, tmp, d.fd, e.backing, 0)
 		if err != nil && err != unix.EEXIST {
 			v.dropLongName(d.fd, e.backing)
 		}

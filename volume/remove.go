@@ -202,7 +202,7 @@ func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
 	}
 	aside := tmpPrefix + id.String()
 	hadRecord := true
-	switch err := v.renameNew(cd.fd, recordName, d.fd, aside); err {
+	switch err := v.renameNew(cd.fd, recordName, d.fd, aside, 0); err {
 	case nil:
 	case unix.ENOENT:
 		hadRecord = false
@@ -211,7 +211,7 @@ func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
 	}
 	if err := v.backing.Unlinkat(d.fd, backing, unix.AT_REMOVEDIR); err != nil {
 		if hadRecord {
-			if back := v.renameNew(d.fd, aside, cd.fd, recordName); back != nil {
+			if back := v.renameNew(d.fd, aside, cd.fd, recordName, 0); back != nil {
 				v.log.Error("put back directory record", "path", child.Path(), "backing", child.BackingPath(), "error", back)
 			}
 		}

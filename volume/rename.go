@@ -10,12 +10,14 @@ import (
 const (
 	RenameNoReplace = unix.RENAME_NOREPLACE
 	RenameExchange  = unix.RENAME_EXCHANGE
+	RenameWhiteout  = unix.RENAME_WHITEOUT
 )
 
 // Rename moves the entry oldName of directory n to newName of newDir. What is
 // there is replaced, or refused with RenameNoReplace, or exchanged with
-// RenameExchange. The moved object gets its new binding before it moves and
-// loses the old one after, so that a crash in between leaves it valid.
+// RenameExchange. RenameWhiteout leaves a character device 0:0 under the old
+// name, as overlayfs wants it. The moved object gets its new binding before it
+// moves and loses the old one after, so that a crash in between leaves it valid.
 func (n *Node) Rename(oldName string, newDir *Node, newName string, flags uint32) error {
 	if err := n.vol.begin(ordinary); err != nil {
 		return err
@@ -24,7 +26,7 @@ func (n *Node) Rename(oldName string, newDir *Node, newName string, flags uint32
 	if n.vol.readOnly {
 		return unix.EROFS
 	}
-	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
+	if flags&^(RenameNoReplace|RenameExchange|RenameWhiteout) != 0 || flags&RenameExchange != 0 && flags != RenameExchange {
 		return unix.EINVAL
 	}
 	m := move{vol: n.vol, flags: flags}
@@ -141,6 +143,7 @@ func (m *move) run() error {
 func (m *move) carryOut(exchange bool) error {
 	k := m.vol.backing
 	from, to := &m.from, &m.to
+	whiteout := uint(m.flags & RenameWhiteout)
 	switch {
 	case exchange:
 		err := k.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, unix.RENAME_EXCHANGE)
@@ -155,22 +158,27 @@ func (m *move) carryOut(exchange bool) error {
 			return err
 		}
 		from.node.movePlace(from.dir, from.name.backing, to.place())
+		if whiteout != 0 { // not in one step: the old name was needed
+			if err := k.Mknodat(from.desc.fd, from.name.backing, unix.S_IFCHR, 0); err != nil {
+				return err
+			}
+		}
 	case to.node != nil:
 		doom := to.node.doom(&to.attr)
 		defer doom.release()
-		if err := k.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, 0); err != nil {
+		if err := k.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, whiteout); err != nil {
 			return err
 		}
 		doom.done(to.dir, to.name.backing)
 		from.node.movePlace(from.dir, from.name.backing, to.place())
 	default:
-		err := m.vol.renameNew(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing)
+		err := m.vol.renameNew(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, whiteout)
 		if err != nil {
 			return err
 		}
 		from.node.movePlace(from.dir, from.name.backing, to.place())
 	}
-	if !exchange && (from.dir != to.dir || from.name.backing != to.name.backing) {
+	if !exchange && whiteout == 0 && (from.dir != to.dir || from.name.backing != to.name.backing) {
 		m.vol.dropLongName(from.desc.fd, from.name.backing)
 	}
 	m.unbind(from.node, to)
@@ -216,18 +224,19 @@ func (m *move) replaceDir() error {
 	return nil
 }
 
-// renameNew renames to a name that nothing has; unix.EEXIST if something does.
+// renameNew renames, with flags besides RENAME_NOREPLACE, to a name that nothing
+// has; unix.EEXIST if something does.
 // Stores that do not know RENAME_NOREPLACE answer EINVAL: there the kernel's lock
 // on the directory, of the one mount that writes, must do.
-func (v *Volume) renameNew(olddir int, oldname string, newdir int, newname string) error {
-	err := v.backing.Renameat2(olddir, oldname, newdir, newname, unix.RENAME_NOREPLACE)
+func (v *Volume) renameNew(olddir int, oldname string, newdir int, newname string, flags uint) error {
+	err := v.backing.Renameat2(olddir, oldname, newdir, newname, unix.RENAME_NOREPLACE|flags)
 	if err != unix.EINVAL {
 		return err
 	}
 	var st unix.Statx_t
 	switch err := v.backing.Statx(newdir, newname, &st); err {
 	case unix.ENOENT:
-		return v.backing.Renameat2(olddir, oldname, newdir, newname, 0)
+		return v.backing.Renameat2(olddir, oldname, newdir, newname, flags)
 	case nil:
 		return unix.EEXIST
 	default:
