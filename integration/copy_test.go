@@ -106,11 +106,11 @@ func oddTree(t testing.TB, dir string, xattrs bool) {
 	check(unix.Mkfifo(at("fifo"), 0o620))
 	sparse, err := os.Create(at("sparse"))
 	check(err)
-	for _, off := range []int64{1 << 20, 10<<20 + 17, 64<<20 - 5} {
+	for _, off := range []int64{1 << 20, 5<<20 + 17, 16<<20 - 5} {
 		_, err = sparse.WriteAt([]byte("here"), off)
 		check(err)
 	}
-	check(sparse.Truncate(100 << 20))
+	check(sparse.Truncate(24 << 20))
 	check(sparse.Close())
 	if xattrs {
 		check(unix.Setxattr(at("suid"), "user.test", []byte("a value"), 0))
