@@ -27,6 +27,7 @@
 //	attr.go         stat, chmod, chown, times
 //	xattr.go        extended attributes, encrypted; POSIX ACLs, which are not
 //	file.go         the state of an open data file: record, keys, tags
+//	seal.go         loading it: what a backing file must agree with
 //	read.go write.go truncate.go fallocate.go seek.go   contents
 //	oldblocks.go tags.go buffer.go   what a change must know of the blocks before it
 //	settle.go       a write that the store refused half-way

@@ -1,0 +1,96 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// readSeal reads and checks header, record, size and binding of the backing
+// file that is open as fd. The caller holds n.mu.
+func (n *Node) readSeal(fd int) (*file, error) {
+	v := n.vol
+	var header [crypto.HeaderSize]byte
+	got, err := preadFull(v.backing, fd, header[:], 0)
+	if err != nil {
+		return nil, err
+	}
+	if got < len(header) {
+		return nil, n.integrity(-1, fmt.Errorf("its header is cut short at %d of %d bytes "+
+			"(an interrupted create, or damage)", got, len(header)))
+	}
+	id, err := crypto.HeaderFileID(header[:])
+	if err != nil {
+		return nil, n.integrity(-1, err)
+	}
+	f := &file{node: n, id: id, records: crypto.NewRecordCipher(v.vk, v.id, id)}
+	if f.rec, err = f.records.Open(header[:]); err != nil {
+		return nil, n.integrity(-1, fmt.Errorf("record: %w", err))
+	}
+	var st unix.Statx_t
+	if err := v.backing.Statx(fd, "", &st); err != nil {
+		return nil, err
+	}
+	if err := f.checkSize(int64(st.Size)); err != nil {
+		return nil, err
+	}
+	if err := f.checkBinding(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// checkSize compares the record's size with the backing file's, in bytes.
+func (f *file) checkSize(cipherSize int64) error {
+	size, err := crypto.PlainSize(cipherSize)
+	if err == nil && uint64(size) == f.rec.Size {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("the backing file holds %d bytes of content, its record says %d", size, f.rec.Size)
+	}
+	if err := f.mismatch(f.node.integrity(-1, err)); err != nil {
+		return err
+	}
+	f.rec.Size = uint64(crypto.PlainSizeFloor(cipherSize))
+	f.rec.Stored = min(f.rec.Stored, crypto.BlockCount(int64(f.rec.Size)))
+	f.rec.Flags |= crypto.FlagRootAbsent
+	f.rec.Root = [16]byte{}
+	return nil
+}
+
+// mismatch deals with something that does not match the seal: it is an error,
+// but after a power cut, which may have reordered writes, it is only reported.
+func (f *file) mismatch(err error) error {
+	if !f.node.vol.relaxed {
+		return err
+	}
+	f.node.vol.log.Warn("accepted after a power cut", "error", err)
+	f.accepted.Store(true)
+	return nil
+}
+
+// checkBinding makes sure that the file is where its record says. A file that
+// was ever linked more than once is not bound.
+func (f *file) checkBinding() error {
+	if f.rec.Flags&crypto.FlagLinked != 0 {
+		return nil
+	}
+	if d := f.node.desc; d != nil && d.pinned {
+		return nil // without a name, and open since it had one, or was made so
+	}
+	for _, p := range f.node.known() {
+		dir, err := p.parent.dirID()
+		if err != nil {
+			return err
+		}
+		b := f.node.vol.binder.Binding(dir, p.name)
+		if b == f.rec.BindingA || b == f.rec.BindingB {
+			return nil
+		}
+	}
+	return f.mismatch(f.node.integrity(-1, errors.New("it belongs under another name: the backing file was moved or swapped")))
+}
