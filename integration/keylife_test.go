@@ -42,7 +42,7 @@ func TestPagesGoWithTheKeyOfTheirFile(t *testing.T) {
 	for _, mode := range []volume.KeyMode{volume.ModeFile, volume.ModeVolume} {
 		t.Run(string(mode), func(t *testing.T) {
 			m := newVolume(t, mode)
-			m.keyTTL = 300 * time.Millisecond
+			m.keyTTL = time.Second
 			m.mount()
 			content := bytes.Repeat([]byte("plaintext "), 10_000)
 			path := filepath.Join(m.Dir, "file")
@@ -82,7 +82,7 @@ func TestPagesGoWithTheKeyOfTheirFile(t *testing.T) {
 // come and go. They are used by another process: this one serves their faults.
 func TestFilesInUseLoseNothingWhileTheirKeysExpire(t *testing.T) {
 	m := newVolume(t, volume.ModeFile)
-	m.keyTTL = 20 * time.Millisecond
+	m.keyTTL = 2 * time.Second // several lives of a key, each long enough for a busy KMS
 	m.mount()
 	const writers = 4
 	if out, err := process(t, "churn", m.Dir, strconv.Itoa(writers)).CombinedOutput(); err != nil {
@@ -158,7 +158,7 @@ func churn(path string) error {
 				return err
 			}
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(30 * time.Millisecond)
 		if _, err := f.ReadAt(got, 0); err != nil {
 			return err
 		}

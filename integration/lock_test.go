@@ -250,7 +250,7 @@ func TestARevokedKeyTakesEffectWithinTheTimeToLive(t *testing.T) {
 	}
 	needFuse(t)
 	m := newVolume(t, volume.ModeFile)
-	m.keyTTL = 400 * time.Millisecond
+	m.keyTTL = 2 * time.Second
 	m.mount()
 	content := bytes.Repeat([]byte("plaintext "), 5000)
 	f, err := os.Create(filepath.Join(m.Dir, "file"))

@@ -1,14 +1,11 @@
 package volume
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -302,80 +299,6 @@ func TestCallsAheadThatAreInVainAreFew(t *testing.T) {
 	}
 }
 
-func TestFailuresAheadAreSilentAndNotRemembered(t *testing.T) {
-	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
-		v := b.open()
-		const files = 400
-		for i := range files {
-			createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
-		}
-		b.close(v)
-		v = b.open()
-		refused, reading := 0, ""
-		var mu sync.Mutex
-		b.refusing.setRefuse(func(file string) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if b.slow.UnderWay() > 4 && file != reading {
-				refused++
-				return kmsprovider.ErrThrottled
-			}
-			return nil
-		})
-		calls, _ := b.decrypts(func() {
-			visit(t, v.Root(), func(n *Node) {
-				f, err := n.openFile(false)
-				if err != nil {
-					t.Fatal(err)
-				}
-				f.release()
-				mu.Lock()
-				reading = f.id.String()
-				mu.Unlock()
-				read(t, n)
-				time.Sleep(300 * time.Microsecond)
-			})
-		})
-		t.Logf("%d calls that succeeded, %d refused", calls, refused)
-		if refused == 0 || refused > files/2 {
-			t.Errorf("%d calls refused", refused)
-		}
-		if calls != files {
-			t.Errorf("%d calls succeeded for %d files", calls, files)
-		}
-	})
-}
-
-func TestAKMSThatDeniesIsAskedOnceForEachRead(t *testing.T) {
-	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
-		v := b.open()
-		for i := range 100 {
-			createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
-		}
-		b.close(v)
-		v = b.open()
-		var asked atomic.Int32
-		reads := 0
-		visit(t, v.Root(), func(n *Node) {
-			if reads++; reads == 20 {
-				b.refusing.setRefuse(func(string) error {
-					asked.Add(1)
-					return kmsprovider.ErrAccessDenied
-				})
-			}
-			if _, err := tryReadAll(n); err != nil && !errors.Is(err, kmsprovider.ErrAccessDenied) {
-				t.Fatal(err)
-			}
-		})
-		time.Sleep(time.Second)
-		if n := asked.Load(); n == 0 || n > 81+aheadLimit {
-			t.Errorf("%d calls for 81 reads", n)
-		}
-		b.refusing.setRefuse(nil)
-		visit(t, v.Root(), func(n *Node) { read(t, n) }) // heals
-	})
-}
-
 func TestAKMSThatAnswersAtOnceIsNotAskedAhead(t *testing.T) {
 	slowly(t, ModeFile, aheadWorth/2, func(t *testing.T, b *slowBench) {
 		v := b.open()
@@ -399,57 +322,6 @@ func TestKeyModeVolumeAsksNothing(t *testing.T) {
 		calls, _ := b.decrypts(func() { visit(t, v.Root(), func(n *Node) { read(t, n) }) })
 		if calls != 0 || b.kms.count("GenerateDataKey") != generated {
 			t.Errorf("%d Decrypt, %d GenerateDataKey", calls, b.kms.count("GenerateDataKey")-generated)
-		}
-	})
-}
-
-func TestClosingAVolumeEndsWhatIsUnderWayAhead(t *testing.T) {
-	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
-		v := b.open()
-		for i := range 50 {
-			createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
-		}
-		b.close(v)
-		v = b.open()
-		for _, name := range list(t, v.Root())[:12] {
-			read(t, lookup(t, v.Root(), name))
-		}
-		b.close(v)
-		if n := b.slow.UnderWay(); n != 0 {
-			t.Errorf("%d calls are still under way", n)
-		}
-	})
-}
-
-func TestALockEndsWhatIsUnderWayAhead(t *testing.T) {
-	slowly(t, ModeFile, 10*time.Millisecond, func(t *testing.T, b *slowBench) {
-		v := b.open()
-		for i := range 100 {
-			createFile(t, v.Root(), fmt.Sprint(i), []byte("content"))
-		}
-		b.close(v)
-		v = b.open()
-		for _, name := range list(t, v.Root()) {
-			if read(t, lookup(t, v.Root(), name)); b.slow.UnderWay() > 1 {
-				break
-			}
-		}
-		if n := b.slow.UnderWay(); n < 2 {
-			t.Errorf("%d calls are under way ahead", n)
-		}
-		began := time.Now()
-		if err := v.Lock(); err != nil {
-			t.Fatal(err)
-		}
-		if n := b.slow.UnderWay(); n != 0 || time.Since(began) != 0 || v.Stats().CachedKeys != 0 {
-			t.Errorf("%d calls are under way, %v later; %+v", n, time.Since(began), v.Stats())
-		}
-		if err := v.Unlock(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		calls, waits := b.decrypts(func() { visit(t, v.Root(), func(n *Node) { read(t, n) }) })
-		if calls != 100 || waits > 30 {
-			t.Errorf("%d Decrypt for 100 files after an unlock, %d waited for", calls, waits)
 		}
 	})
 }
@@ -482,44 +354,4 @@ func TestProgramsSideBySideCauseOneDecryptForEachFile(t *testing.T) {
 			t.Errorf("%d Decrypt for %d files, %d in vain", calls, files, s.InVain)
 		}
 	})
-}
-
-// The walk sees what a listing sees, in its order.
-func TestAWalkFindsTheFilesInTheOrderOfListings(t *testing.T) {
-	b := newBench(t, ModeFile)
-	v := b.open()
-	files := fill(t, v, 40)
-	createFile(t, v.Root(), string(bytes.Repeat([]byte("long name "), 25)), []byte("content"))
-	files++
-	var want []uint64
-	var first *Node // of one name, so that it is known where it is
-	visit(t, v.Root(), func(n *Node) {
-		a, err := n.Attr()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if first == nil && a.Nlink == 1 && a.Size > 0 {
-			first = n
-		}
-		if a.Size > 0 {
-			want = append(want, n.Ino())
-		}
-	})
-	w, err := v.walkFrom(first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.close()
-	want = want[slices.Index(want, first.Ino()):]
-	got := []uint64{first.Ino()}
-	for {
-		f, err := w.next()
-		if err != nil {
-			break
-		}
-		got = append(got, f.ino)
-	}
-	if !slices.Equal(got, want) || len(want) < files/2 {
-		t.Errorf("%d files, want %d in the order of listings", len(got), len(want))
-	}
 }

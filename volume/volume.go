@@ -244,6 +244,11 @@ func (v *Volume) unlock(ctx context.Context) error {
 	}
 	v.rootID, v.fingerprint = crypto.RootDirectoryID(vk), crypto.Fingerprint(vk)
 	v.keys = newKeyCache(func(ctx context.Context, id crypto.ID) (*fileKeys, error) {
+		// Whoever waits for it may have gone; the volume key must not.
+		if err := v.custody.gate.enter(writingBack); err != nil {
+			return nil, err
+		}
+		defer v.custody.gate.leave()
 		return v.unwrapFile(ctx, id)
 	})
 	if v.mode == ModeFile {
