@@ -164,20 +164,14 @@ func changeAll(t *testing.T, v *Volume) {
 	check(err)
 }
 
-func TestAMountThatCreatesNothingMakesItsFirstKeysOnlyIfAskedTo(t *testing.T) {
+func TestAMountThatCreatesNothingMakesNoKeys(t *testing.T) {
 	b := newBench(t, ModeFile)
-	for _, prefetch := range []bool{false, true} {
-		want := map[string]int{"Decrypt": 1}
-		if prefetch {
-			want["GenerateDataKey"] = poolStart
-		}
-		b.wantCalls(fmt.Sprintf("open and close, prefetch %v", prefetch), want, func() {
-			v := b.open(func(o *Options) { o.Prefetch = prefetch })
-			quietPool(v)
-			b.close(v)
-		})
-		if n := b.sidecarsOnDisk(); n != 0 {
-			t.Errorf("%d sidecars are left", n)
-		}
+	b.wantCalls("open and close", map[string]int{"Decrypt": 1}, func() {
+		v := b.open()
+		quietPool(v)
+		b.close(v)
+	})
+	if n := b.sidecarsOnDisk(); n != 0 {
+		t.Errorf("%d sidecars are left", n)
 	}
 }

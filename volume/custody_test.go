@@ -148,7 +148,7 @@ func TestEveryMethodOfANodePassesTheGateOrNeedsNoKey(t *testing.T) {
 
 func TestALockedVolumeClosesCleanly(t *testing.T) {
 	b := newBench(t, ModeFile)
-	v := b.open(func(o *Options) { o.Prefetch = true })
+	v := b.open()
 	content := pattern(5000, 1)
 	createFile(t, v.Root(), "file", content)
 	createFile(t, v.Root(), "gone", content)

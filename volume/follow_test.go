@@ -22,7 +22,7 @@ import (
 func TestALiveMountFollowsARewrapWhileItMakesFiles(t *testing.T) {
 	const before = 40
 	b := filledBench(t, ModeFile, before)
-	v := b.open(func(o *Options) { o.Prefetch = true })
+	v := b.open()
 	held := lookup(t, v.Root(), fileName(30))
 	readAll(t, held)
 

@@ -118,13 +118,6 @@ func (p *keyPool) wait(w chan madeKey) (newFileKey, error) {
 	}
 }
 
-// prefetch starts making keys before the first is asked for.
-func (p *keyPool) prefetch() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.fill()
-}
-
 // put gives back a key whose file was not made after all.
 func (p *keyPool) put(k newFileKey) {
 	p.mu.Lock()

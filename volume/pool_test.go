@@ -120,19 +120,18 @@ func TestThePoolAsksForLittleBeforeItIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &poolKMS{delay: 10 * time.Millisecond}
 		p := k.pool(t, time.Minute)
-		p.prefetch()
 		time.Sleep(time.Hour)
-		if n := k.called(); n != poolStart {
-			t.Errorf("%d calls, want %d", n, poolStart)
+		if n := k.called(); n != 0 {
+			t.Errorf("%d calls before the first create", n)
 		}
 		create(t, p, 1, 0)
 		time.Sleep(time.Hour)
-		if n := k.called(); n != poolStart {
-			t.Errorf("%d calls after one create, want %d", n, poolStart)
+		if n := k.called(); n != 2*poolStart+1 {
+			t.Errorf("%d calls after one create, want %d", n, 2*poolStart+1)
 		}
 		p.close()
-		if k.discarded != poolStart-1 {
-			t.Errorf("%d discarded, want %d", k.discarded, poolStart-1)
+		if k.discarded != 2*poolStart {
+			t.Errorf("%d discarded, want %d", k.discarded, 2*poolStart)
 		}
 	})
 }

@@ -31,8 +31,6 @@ type Options struct {
 	Fingerprint string
 	// TrustNew accepts a changed fingerprint, or another volume at a known path.
 	TrustNew bool
-	// Prefetch makes data keys ahead of the first file that is created.
-	Prefetch bool
 	// KeyTTL is how long an unwrapped key lives at most; 0 is no limit.
 	KeyTTL time.Duration
 	// KMSDeadline is how long a file operation waits for the KMS; 0 means 30 s.
@@ -302,9 +300,6 @@ func (v *Volume) start(o Options) error {
 		_ = v.sidecars.remove(k.id)
 		v.debts.paid(&v.debts.sidecars, k.id)
 	})
-	if o.Prefetch {
-		v.pool.prefetch()
-	}
 	go v.watchConfig()
 	return nil
 }
