@@ -24,6 +24,7 @@
 //	requests_test.go      FUSE requests per operation
 //	calls_test.go         calls to the KMS, likewise
 //	awskeys_test.go       keys from moto and from the served local KMS; calls counted
+//	awspolicy_test.go     the policy of docs/AWS.md
 //	outage_test.go        a KMS that is slow, throttles, fails, hangs or refuses
 //	imports_test.go       the import table of docs/ARCHITECTURE.md
 //	format_test.go        the figures of docs/FORMAT.md

@@ -32,9 +32,6 @@ func Local(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.Do(t.Context(), k.Root(), &local.PutPrincipalPolicyInput{PrincipalName: user, Policy: userPolicy}); err != nil {
-		t.Fatal(err)
-	}
 	listener, err := kmsserver.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -49,9 +46,31 @@ func Local(t testing.TB) *Server {
 		}
 	})
 	principal := created.(*local.CreatePrincipalOutput)
-	return &Server{
+	s := &Server{
 		URL:         "http://" + listener.Addr().String(),
 		AccessKeyID: principal.Principal.AccessKeyID, Secret: principal.SecretAccessKey,
 		Keystore: k,
 	}
+	s.Restrict(t, userPolicy)
+	return s
+}
+
+// Restrict gives the principal of Local's Server another policy.
+func (s *Server) Restrict(t testing.TB, policy string) {
+	t.Helper()
+	in := &local.PutPrincipalPolicyInput{PrincipalName: user, Policy: policy}
+	if _, err := s.Keystore.Do(t.Context(), s.Keystore.Root(), in); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Caller is that principal, for calls that do without the server.
+func (s *Server) Caller(t testing.TB) local.Caller {
+	t.Helper()
+	c, secret, err := s.Keystore.Principal(t.Context(), s.AccessKeyID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(secret)
+	return c
 }
