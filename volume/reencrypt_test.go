@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -288,11 +289,12 @@ func TestReencryptReportsHardLinksAndDamageAndLeavesThem(t *testing.T) {
 
 func TestReencryptStopsWhereTheNextFileWouldFailToo(t *testing.T) {
 	const n = 12
-	full := func(after int) func(b *bench, v *Volume, k *faulty) {
+	full := func(after int32) func(b *bench, v *Volume, k *faulty) {
 		return func(_ *bench, _ *Volume, k *faulty) {
+			var writes atomic.Int32 // the pool writes sidecars beside
 			k.set(func() {
 				k.pwrite = func([]byte, int64) (int, error) {
-					if after--; after < 0 {
+					if writes.Add(1) > after {
 						return 0, unix.ENOSPC
 					}
 					return 0, nil
@@ -307,9 +309,9 @@ func TestReencryptStopsWhereTheNextFileWouldFailToo(t *testing.T) {
 		"full store":                {full(30), unix.ENOSPC},
 		"full store from the start": {full(0), unix.ENOSPC},
 		"KMS down": {func(b *bench, v *Volume, _ *faulty) {
-			calls := 0
+			var calls atomic.Int32
 			b.kms.setFail(func(string) error {
-				if calls++; calls > n {
+				if calls.Add(1) > n {
 					return kmsprovider.ErrUnavailable
 				}
 				return nil

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -169,15 +170,15 @@ func TestAFullDiskStopsARewrapThatThenGoesOn(t *testing.T) {
 type shelfStore struct {
 	System
 	noExchange bool
-	path       string // of the sidecar, while it is there
+	path       string // of the sidecar
+	removed    atomic.Bool
 }
 
 func (k *shelfStore) Renameat2(olddir int, oldname string, newdir int, newname string, flags uint) error {
-	if k.path != "" && newname == filepath.Base(k.path) {
+	if newname == filepath.Base(k.path) && k.removed.CompareAndSwap(false, true) {
 		if err := os.Remove(k.path); err != nil {
 			return err
 		}
-		k.path = ""
 	}
 	if k.noExchange && flags == unix.RENAME_EXCHANGE {
 		return unix.EINVAL
