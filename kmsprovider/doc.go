@@ -26,5 +26,6 @@
 //	errors.go     the sentinels
 //	uri.go        KeyURI, how users name keys
 //	registry.go   Registry, providers by name, opened on first use
+//	around.go     Around, a provider with something put before its calls
 //	meter.go      Meter, which counts calls and failures
 package kmsprovider

@@ -3,7 +3,6 @@ package kmsprovider
 import (
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"sync"
 )
@@ -30,7 +29,13 @@ func (u Usage) Requests() (n uint64) {
 
 // Wrap returns a provider that does what p does, and counts it. It is an
 // io.Closer, which closes p if p is one.
-func (m *Meter) Wrap(p Provider) Provider { return &metered{p, m} }
+func (m *Meter) Wrap(p Provider) Provider {
+	return Around(p, func(ctx context.Context, operation string, call func(context.Context) error) error {
+		err := call(ctx)
+		m.count(p.Name(), operation, err)
+		return err
+	})
+}
 
 // Usage returns the counts by provider so far.
 func (m *Meter) Usage() map[string]Usage {
@@ -77,50 +82,4 @@ func causeOf(err error) string {
 		return "timed out"
 	}
 	return "other"
-}
-
-// metered is a provider under a Meter.
-type metered struct {
-	Provider
-	meter *Meter
-}
-
-func (p *metered) count(operation string, err error) { p.meter.count(p.Name(), operation, err) }
-
-func (p *metered) GenerateDataKey(ctx context.Context, keyID string, ec Context) (plaintext, wrapped []byte, err error) {
-	plaintext, wrapped, err = p.Provider.GenerateDataKey(ctx, keyID, ec)
-	p.count("GenerateDataKey", err)
-	return plaintext, wrapped, err
-}
-
-func (p *metered) Decrypt(ctx context.Context, keyID string, wrapped []byte, ec Context) (plaintext []byte, err error) {
-	plaintext, err = p.Provider.Decrypt(ctx, keyID, wrapped, ec)
-	p.count("Decrypt", err)
-	return plaintext, err
-}
-
-func (p *metered) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec Context) (wrapped []byte, err error) {
-	wrapped, err = p.Provider.Encrypt(ctx, keyID, plaintext, ec)
-	p.count("Encrypt", err)
-	return wrapped, err
-}
-
-func (p *metered) ReEncrypt(ctx context.Context, wrapped []byte, from string, fromEC Context, to string, toEC Context) (rewrapped []byte, err error) {
-	rewrapped, err = p.Provider.ReEncrypt(ctx, wrapped, from, fromEC, to, toEC)
-	p.count("ReEncrypt", err)
-	return rewrapped, err
-}
-
-func (p *metered) DescribeKey(ctx context.Context, keyID string) (KeyInfo, error) {
-	info, err := p.Provider.DescribeKey(ctx, keyID)
-	p.count("DescribeKey", err)
-	return info, err
-}
-
-// Close closes the provider below, if it can be closed.
-func (p *metered) Close() error {
-	if c, ok := p.Provider.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
 }

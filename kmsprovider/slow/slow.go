@@ -23,7 +23,9 @@ type Provider struct {
 
 // New returns a Provider whose calls take delay more than those of p.
 func New(p kmsprovider.Provider, delay time.Duration) *Provider {
-	return &Provider{Provider: p, delay: delay, calls: make(map[string]int)}
+	s := &Provider{delay: delay, calls: make(map[string]int)}
+	s.Provider = kmsprovider.Around(p, s.call)
+	return s
 }
 
 // Calls are those that began so far, by operation.
@@ -49,75 +51,26 @@ func (p *Provider) Peak() int {
 	return peak
 }
 
-// begin counts a call and waits. Its result is called when the call ends.
-func (p *Provider) begin(ctx context.Context, operation string) (end func(), err error) {
+// call counts a call, waits, and makes it.
+func (p *Provider) call(ctx context.Context, operation string, call func(context.Context) error) error {
 	p.mu.Lock()
 	p.calls[operation]++
 	p.under++
 	p.peak = max(p.peak, p.under)
 	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.under--
+		p.mu.Unlock()
+	}()
 	if p.delay > 0 {
 		t := time.NewTimer(p.delay)
 		defer t.Stop()
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			err = ctx.Err()
+			return ctx.Err()
 		}
 	}
-	return func() {
-		p.mu.Lock()
-		p.under--
-		p.mu.Unlock()
-	}, err
-}
-
-// GenerateDataKey is kmsprovider.Provider's, as are those below.
-func (p *Provider) GenerateDataKey(ctx context.Context, keyID string, ec kmsprovider.Context) ([]byte, []byte, error) {
-	end, err := p.begin(ctx, "GenerateDataKey")
-	defer end()
-	if err != nil {
-		return nil, nil, err
-	}
-	return p.Provider.GenerateDataKey(ctx, keyID, ec)
-}
-
-// Decrypt waits.
-func (p *Provider) Decrypt(ctx context.Context, keyID string, wrapped []byte, ec kmsprovider.Context) ([]byte, error) {
-	end, err := p.begin(ctx, "Decrypt")
-	defer end()
-	if err != nil {
-		return nil, err
-	}
-	return p.Provider.Decrypt(ctx, keyID, wrapped, ec)
-}
-
-// Encrypt waits.
-func (p *Provider) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kmsprovider.Context) ([]byte, error) {
-	end, err := p.begin(ctx, "Encrypt")
-	defer end()
-	if err != nil {
-		return nil, err
-	}
-	return p.Provider.Encrypt(ctx, keyID, plaintext, ec)
-}
-
-// ReEncrypt waits.
-func (p *Provider) ReEncrypt(ctx context.Context, wrapped []byte, from string, fromEC kmsprovider.Context, to string, toEC kmsprovider.Context) ([]byte, error) {
-	end, err := p.begin(ctx, "ReEncrypt")
-	defer end()
-	if err != nil {
-		return nil, err
-	}
-	return p.Provider.ReEncrypt(ctx, wrapped, from, fromEC, to, toEC)
-}
-
-// DescribeKey waits.
-func (p *Provider) DescribeKey(ctx context.Context, keyID string) (kmsprovider.KeyInfo, error) {
-	end, err := p.begin(ctx, "DescribeKey")
-	defer end()
-	if err != nil {
-		return kmsprovider.KeyInfo{}, err
-	}
-	return p.Provider.DescribeKey(ctx, keyID)
+	return call(ctx)
 }
