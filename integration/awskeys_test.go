@@ -91,7 +91,7 @@ func wantAuditLines(t *testing.T, server *emulator.Server, backing string) {
 	if err != nil || len(sidecars) == 0 {
 		t.Fatalf("no sidecars: %v", err)
 	}
-	log, err := os.ReadFile(server.Keystore.Path() + ".audit")
+	log, err := os.ReadFile(server.Keystore.AuditPath())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,18 +66,7 @@ func (a *app) serveKMSCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) serveKMS(ctx context.Context, r serveKMSRequest) (err error) {
-	if err := harden(); err != nil {
-		return err
-	}
-	path, err := a.keystorePath()
-	if err != nil {
-		return err
-	}
-	passphrase, err := a.passphraseFor(path)
-	if err != nil {
-		return err
-	}
+func (a *app) serveKMS(ctx context.Context, r serveKMSRequest) error {
 	// Before the passphrase is asked for: the address may be in use.
 	l, err := kmsserver.Listen(ctx, r.listen)
 	if errors.Is(err, kmsserver.ErrAddress) {
@@ -87,13 +76,9 @@ func (a *app) serveKMS(ctx context.Context, r serveKMSRequest) (err error) {
 		return err
 	}
 	defer l.Close()
-	note := func(format string, args ...any) { say(a.stderr, format, args...) }
-	k, err := openKeystore(ctx, path, passphrase, makeKeystore, note)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, k.Close()) }()
-	return a.serveKeystore(ctx, k, l, r)
+	return a.withKeystore(ctx, makeKeystore, func(ctx context.Context, k *local.Keystore) error {
+		return a.serveKeystore(ctx, k, l, r)
+	})
 }
 
 // serveKeystore serves k on l until ctx ends, or the command does.

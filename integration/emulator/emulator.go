@@ -71,13 +71,5 @@ func (s *Server) DisableKey(t testing.TB, keyARN string) {
 	}
 }
 
-// EnableKey enables a key.
-func (s *Server) EnableKey(t testing.TB, keyARN string) {
-	t.Helper()
-	if _, err := s.Admin(Region).EnableKey(t.Context(), &kms.EnableKeyInput{KeyId: aws.String(keyID(keyARN))}); err != nil {
-		t.Fatalf("enable key: %v", err)
-	}
-}
-
 // keyID is the last part of a key's ARN: moto fails on ARNs where AWS takes them.
 func keyID(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
