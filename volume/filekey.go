@@ -34,13 +34,23 @@ func (v *Volume) unwrapFile(ctx context.Context, id crypto.ID) (*fileKeys, error
 			return nil, err
 		}
 	}
-	secret := crypto.FileSecret(v.vk, dek)
+	secret, err := v.fileSecret(sc, dek)
 	dek.Wipe()
-	if err := sc.CheckCommitment(secret); err != nil {
-		secret.Wipe()
-		return nil, &sidecarError{sidecarPath(id), err}
+	if err != nil {
+		return nil, err
 	}
 	return deriveFileKeys(secret, id, v.uptime()), nil
+}
+
+// fileSecret makes the file's secret of a data key that an entry of sc held, and
+// checks that it is the one sc commits to. The caller wipes both.
+func (v *Volume) fileSecret(sc *crypto.Sidecar, dek *crypto.Key) (*crypto.Key, error) {
+	secret := crypto.FileSecret(v.vk, dek)
+	if err := sc.CheckCommitment(secret); err != nil {
+		secret.Wipe()
+		return nil, &sidecarError{sidecarPath(sc.File), err}
+	}
+	return secret, nil
 }
 
 // unwrapAgain follows rewrap, which may have replaced the sidecar, or the key
@@ -93,7 +103,7 @@ func (v *Volume) unwrapEntry(ctx context.Context, sc *crypto.Sidecar) (*crypto.K
 			}
 			return dek, nil
 		}
-		if errors.Is(err, kmsprovider.ErrInvalidCiphertext) || errors.Is(err, kmsprovider.ErrIncorrectKey) {
+		if doesNotFit(err) {
 			err = &sidecarError{name, err}
 		}
 		failed = append(failed, err)
@@ -175,6 +185,7 @@ func (v *Volume) generate(ctx context.Context, id crypto.ID, wrappers []ConfigKe
 	for _, key := range wrappers {
 		p, err := v.providers.Provider(ctx, key.Provider)
 		if err != nil {
+			dek.Wipe()
 			return nil, nil, err
 		}
 		var w []byte

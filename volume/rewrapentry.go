@@ -68,12 +68,12 @@ func (r *rewrap) openEntry(ctx context.Context, sc *crypto.Sidecar, e crypto.Wra
 	if err != nil {
 		return nil, err
 	}
-	secret := crypto.FileSecret(r.vol.vk, dek)
-	defer secret.Wipe()
-	if err := sc.CheckCommitment(secret); err != nil {
+	secret, err := r.vol.fileSecret(sc, dek)
+	if err != nil {
 		dek.Wipe()
-		return nil, &sidecarError{sidecarPath(sc.File), err}
+		return nil, err
 	}
+	secret.Wipe()
 	return dek, nil
 }
 
@@ -165,5 +165,5 @@ func (r *rewrap) wrapFrom(ctx context.Context, sc *crypto.Sidecar, from crypto.W
 // the KMS.
 func isEntryDamage(err error) bool {
 	var bad *sidecarError
-	return errors.As(err, &bad) || errors.Is(err, kmsprovider.ErrInvalidCiphertext) || errors.Is(err, kmsprovider.ErrIncorrectKey)
+	return errors.As(err, &bad) || doesNotFit(err)
 }

@@ -72,6 +72,11 @@ func usefulness(err error) int {
 	return len(first)
 }
 
+// doesNotFit tells that a KMS refused what was wrapped, and not the call.
+func doesNotFit(err error) bool {
+	return errors.Is(err, kmsprovider.ErrInvalidCiphertext) || errors.Is(err, kmsprovider.ErrIncorrectKey)
+}
+
 func decryptVolumeKey(ctx context.Context, volume crypto.ID, k ConfigKey, providers *kmsprovider.Registry) (*crypto.Key, error) {
 	p, err := providers.Provider(ctx, k.Provider)
 	if err != nil {
@@ -79,7 +84,7 @@ func decryptVolumeKey(ctx context.Context, volume crypto.ID, k ConfigKey, provid
 	}
 	plain, err := p.Decrypt(ctx, k.KeyID, k.Wrapped, volumeKeyContext(volume))
 	defer clear(plain)
-	if errors.Is(err, kmsprovider.ErrInvalidCiphertext) || errors.Is(err, kmsprovider.ErrIncorrectKey) {
+	if doesNotFit(err) {
 		return nil, fmt.Errorf("%s does not fit the key: %w: %w", configName, err, ErrIntegrity)
 	}
 	if err != nil {
