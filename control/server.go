@@ -19,7 +19,7 @@ type Server struct {
 	ino      uint64 // of the socket, to remove no other
 	listener *net.UnixListener
 	cancel   context.CancelFunc
-	handlers sync.WaitGroup
+	running  sync.WaitGroup // accept, and what it started
 }
 
 const (
@@ -50,7 +50,7 @@ func Listen(dir, name string, handle func(ctx context.Context, c *Conn)) (*Serve
 	}
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(context.Background())
-	go s.accept(ctx, handle)
+	s.running.Go(func() { s.accept(ctx, handle) })
 	return s, nil
 }
 
@@ -121,15 +121,13 @@ func (s *Server) accept(ctx context.Context, handle func(context.Context, *Conn)
 			continue
 		}
 		free <- struct{}{}
-		s.handlers.Add(1)
-		go func() {
-			defer s.handlers.Done()
+		s.running.Go(func() {
 			defer func() { <-free }()
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { conn.c.Close() })()
 			conn.SetDeadline(time.Now().Add(requestTimeout))
 			handle(ctx, conn)
-		}()
+		})
 	}
 }
 
@@ -141,6 +139,6 @@ func (s *Server) Close() error {
 	}
 	err := s.listener.Close()
 	s.cancel()
-	s.handlers.Wait()
+	s.running.Wait()
 	return err
 }

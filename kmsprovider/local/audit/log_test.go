@@ -166,7 +166,11 @@ func TestTamperingShows(t *testing.T) {
 			return l
 		}, "line 3 was changed"},
 		{"a line with a changed MAC", func(_ *testing.T, _ string, l []string) []string {
-			l[2] = l[2][:len(l[2])-4] + "0\"}\n"
+			at, digit := len(l[2])-len("0\"}\n"), "0"
+			if l[2][at] == '0' {
+				digit = "1"
+			}
+			l[2] = l[2][:at] + digit + l[2][at+1:]
 			return l
 		}, "line 3 was changed"},
 		{"a removed line", func(_ *testing.T, _ string, l []string) []string { return append(l[:2:2], l[3:]...) }, "before line 3: event 3 is missing"},
