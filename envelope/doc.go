@@ -1,0 +1,20 @@
+// Package envelope reads and writes messages of the AWS Encryption SDK: a file
+// encrypted under a data key, together with that data key wrapped under one or
+// more wrapping keys (the envelope). The official SDKs and aws-encryption-cli
+// read what it writes, and it reads what they write.
+//
+// # Map
+//
+//	suite.go      Suite: the eleven algorithm suites
+//	header.go     Header, and ParseHeader
+//	encrypt.go    Encrypt
+//	decrypt.go    Decrypt
+//	errors.go     what callers can tell apart
+//	keyring.go    Keyring and EncryptedDataKey: who wraps and opens data keys
+//	multi.go      several keyrings as one
+//	kms.go        keyrings of KMS keys
+//	discovery.go  the keyring that opens with whatever KMS key the message names
+//	rawkey.go     keyrings of raw AES and RSA keys
+//	materials.go  what a message is encrypted and decrypted with
+//	policy.go     CommitmentPolicy
+package envelope
