@@ -1,6 +1,9 @@
 package envelope
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Sentinels, wrapped with what went wrong where.
 var (
@@ -24,3 +27,8 @@ var (
 	// ErrTooLarge: a frame or a body beyond what may be held in memory.
 	ErrTooLarge = errors.New("too large")
 )
+
+// malformed is an ErrMalformed that names the field.
+func malformed(field, format string, args ...any) error {
+	return fmt.Errorf("%s: %s: %w", field, fmt.Sprintf(format, args...), ErrMalformed)
+}
