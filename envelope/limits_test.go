@@ -98,12 +98,12 @@ func TestAllocationsDoNotGrowWithTheFrames(t *testing.T) {
 		m := reference{suite: SuiteCommit, frameLength: frameLength, plaintext: text(n)}.message(t)
 		o := allowAll()
 		o.Workers = 1
-		seal = testing.AllocsPerRun(20, func() {
+		seal = testing.AllocsPerRun(5, func() {
 			if _, err := Encrypt(context.Background(), io.Discard, io.LimitReader(zeroReader{}, int64(n)), EncryptOptions{Keyring: fixedKeyring{}, Suite: SuiteCommit, FrameLength: frameLength, Workers: 1}); err != nil {
 				t.Fatal(err)
 			}
 		})
-		return seal, testing.AllocsPerRun(20, func() {
+		return seal, testing.AllocsPerRun(5, func() {
 			if _, err := Decrypt(context.Background(), io.Discard, bytes.NewReader(m), o); err != nil {
 				t.Fatal(err)
 			}

@@ -31,13 +31,10 @@ type reference struct {
 	plaintext   []byte
 	randomIVs   bool
 
-	rawContext []byte            // in place of context and public key, if not nil
-	frames     func(f []refPart) // changes the frames before they are joined
+	rawContext []byte         // in place of context and public key, if not nil
+	frames     func([][]byte) // may change the frames before they are joined
 	keys       []EncryptedDataKey
 }
-
-// refPart is one frame, or the whole body.
-type refPart struct{ wire []byte }
 
 var referenceKey = bytes.Repeat([]byte{7}, 32)
 
@@ -64,7 +61,7 @@ func (fixedKeyring) OnDecrypt(_ context.Context, m *DecryptionMaterials, keys []
 
 var fixedEDK = EncryptedDataKey{Provider: "test", Info: []byte("fixed"), Ciphertext: []byte("wrapped")}
 
-// message is the whole message; parts are its frames or its one body as they stand in it.
+// message is the whole message.
 func (r reference) message(t testing.TB) []byte {
 	t.Helper()
 	info := suites[r.suite]
@@ -169,9 +166,7 @@ func (r reference) message(t testing.TB) []byte {
 	if r.frames != nil {
 		r.frames(parts)
 	}
-	for _, p := range parts {
-		message = append(message, p.wire...)
-	}
+	message = append(message, bytes.Join(parts, nil)...)
 	if signer != nil {
 		h := sha512.New384()
 		if info.curve.Params().BitSize == 256 {
@@ -188,7 +183,8 @@ func (r reference) message(t testing.TB) []byte {
 	return message
 }
 
-func (r reference) parts(gcm cipher.AEAD, id []byte, iv func(int) []byte) (parts []refPart) {
+// parts are the frames, or the one body that is not framed.
+func (r reference) parts(gcm cipher.AEAD, id []byte, iv func(int) []byte) (parts [][]byte) {
 	seal := func(nonce, plaintext []byte, purpose string, sequence int) []byte {
 		aad := fmt.Appendf(nil, "%s%s", id, purpose)
 		aad = binary.BigEndian.AppendUint32(aad, uint32(sequence))
@@ -198,7 +194,7 @@ func (r reference) parts(gcm cipher.AEAD, id []byte, iv func(int) []byte) (parts
 	if r.frameLength == 0 {
 		nonce := iv(1)
 		wire := binary.BigEndian.AppendUint64(bytes.Clone(nonce), uint64(len(r.plaintext)))
-		return []refPart{{append(wire, seal(nonce, r.plaintext, "AWSKMSEncryptionClient Single Block", 1)...)}}
+		return [][]byte{append(wire, seal(nonce, r.plaintext, "AWSKMSEncryptionClient Single Block", 1)...)}
 	}
 	rest := r.plaintext
 	for sequence := 1; ; sequence++ {
@@ -208,11 +204,11 @@ func (r reference) parts(gcm cipher.AEAD, id []byte, iv func(int) []byte) (parts
 			wire = binary.BigEndian.AppendUint32(wire, uint32(sequence))
 			wire = append(wire, nonce...)
 			wire = binary.BigEndian.AppendUint32(wire, uint32(len(rest)))
-			return append(parts, refPart{append(wire, seal(nonce, rest, "AWSKMSEncryptionClient Final Frame", sequence)...)})
+			return append(parts, append(wire, seal(nonce, rest, "AWSKMSEncryptionClient Final Frame", sequence)...))
 		}
 		wire := binary.BigEndian.AppendUint32(nil, uint32(sequence))
 		wire = append(wire, nonce...)
-		parts = append(parts, refPart{append(wire, seal(nonce, rest[:r.frameLength], "AWSKMSEncryptionClient Frame", sequence)...)})
+		parts = append(parts, append(wire, seal(nonce, rest[:r.frameLength], "AWSKMSEncryptionClient Frame", sequence)...))
 		rest = rest[r.frameLength:]
 	}
 }

@@ -210,25 +210,33 @@ func TestContextsThatAreNotCanonicalAreRefused(t *testing.T) {
 
 func TestFramesOutOfOrderAreRefused(t *testing.T) {
 	const n = 65536
+	var whole [][]byte
+	r := reference{suite: SuiteCommit, frameLength: 2, plaintext: text(2*n + 1), frames: func(f [][]byte) { whole = f }}
+	message := r.message(t)
+	head := message[:len(message)-len(slices.Concat(whole...))]
 	for name, c := range map[string]struct {
-		frames func([]refPart)
+		frames func([][]byte)
 		says   string
 	}{
-		"the first two exchanged": {func(f []refPart) { f[0], f[1] = f[1], f[0] }, "frame 1: sequence number: 2 is out of order"},
-		"two late ones exchanged": {func(f []refPart) { f[n-2], f[n-1] = f[n-1], f[n-2] }, fmt.Sprintf("frame %d: sequence number: %d is out of order", n-1, n)},
-		"all backwards":           {func(f []refPart) { slices.Reverse(f[:n]) }, "frame 1: sequence number: 65536 is out of order"},
-		"one left out":            {func(f []refPart) { f[999].wire = nil }, "frame 1000: sequence number: 1001 is out of order"},
-		"one twice":               {func(f []refPart) { f[1000] = f[999] }, "frame 1001: sequence number: 1000 is out of order"},
-		"the end too early":       {func(f []refPart) { f[500] = f[n] }, "frame 501: sequence number: 65537 of the final frame is out of order"},
-		"no end":                  {func(f []refPart) { f[n].wire = nil }, "frame 65537: sequence number: the message ends within it"},
-		"renumbered": {func(f []refPart) {
+		"the first two exchanged": {func(f [][]byte) { f[0], f[1] = f[1], f[0] }, "frame 1: sequence number: 2 is out of order"},
+		"two late ones exchanged": {func(f [][]byte) { f[n-2], f[n-1] = f[n-1], f[n-2] }, fmt.Sprintf("frame %d: sequence number: %d is out of order", n-1, n)},
+		"all backwards":           {func(f [][]byte) { slices.Reverse(f[:n]) }, "frame 1: sequence number: 65536 is out of order"},
+		"one left out":            {func(f [][]byte) { f[999] = nil }, "frame 1000: sequence number: 1001 is out of order"},
+		"one twice":               {func(f [][]byte) { f[1000] = f[999] }, "frame 1001: sequence number: 1000 is out of order"},
+		"the end too early":       {func(f [][]byte) { f[500] = f[n] }, "frame 501: sequence number: 65537 of the final frame is out of order"},
+		"no end":                  {func(f [][]byte) { f[n] = nil }, "frame 65537: sequence number: the message ends within it"},
+		"renumbered": {func(f [][]byte) {
 			f[10], f[11] = f[11], f[10]
-			binary.BigEndian.PutUint32(f[10].wire, 11)
-			binary.BigEndian.PutUint32(f[11].wire, 12)
+			binary.BigEndian.PutUint32(f[10], 11)
+			binary.BigEndian.PutUint32(f[11], 12)
 		}, "frame 11: tag"},
 	} {
-		r := reference{suite: SuiteCommit, frameLength: 2, plaintext: text(2*n + 1), frames: c.frames}
-		got, _, err := decrypt(r.message(t), allowAll())
+		parts := slices.Clone(whole)
+		for i := range parts {
+			parts[i] = bytes.Clone(parts[i])
+		}
+		c.frames(parts)
+		got, _, err := decrypt(slices.Concat(head, slices.Concat(parts...)), allowAll())
 		checkRefused(t, r, got, err)
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %q", name, err, c.says)
