@@ -55,17 +55,7 @@ func (a *app) withEnvelope(ctx context.Context, f envelopeFlags, mode string, bi
 	if tree {
 		return r.tree(ctx, f.input, out)
 	}
-	return r.single(ctx, f.input, out)
-}
-
-// single works on one message, and shows how far it is.
-func (r *envelopeRun) single(ctx context.Context, in, out string) error {
-	var total int64 // 0: not known
-	if info, err := os.Stat(in); in != standardStream && err == nil && info.Mode().IsRegular() {
-		total = info.Size()
-	}
-	progress := func(done int64) { r.progress.update(done, total) }
-	return r.one(ctx, job{in: in, out: out, stream: stream{progress: progress}})
+	return r.one(ctx, job{in: f.input, out: out})
 }
 
 // plan tells whether the input is a tree, and what to write to.

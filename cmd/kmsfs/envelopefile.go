@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/term"
 
@@ -19,9 +20,9 @@ type codec func(ctx context.Context, dst io.Writer, src io.Reader, s stream) (*e
 
 // stream is what differs from message to message.
 type stream struct {
-	provisional bool // dst is thrown away unless all goes well
-	workers     int  // 0: as many as there are processors
-	progress    func(bytes int64)
+	provisional bool              // dst is thrown away unless all goes well
+	workers     int               // 0: as many as there are processors
+	progress    func(bytes int64) // nil: as of the only message
 }
 
 // envelopeRun is one call of encrypt or decrypt.
@@ -52,33 +53,58 @@ func (r *envelopeRun) verb() string {
 
 // one works on one message.
 func (r *envelopeRun) one(ctx context.Context, j job) error {
-	src, info, err := r.openInput(j.in)
+	src, err := unlessDone(ctx, func() (*source, error) { return r.openInput(j.in) })
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dst, err := r.openOutput(j.out, info)
+	dst, err := unlessDone(ctx, func() (*sink, error) { return r.openOutput(j.out, src.info) })
 	if err != nil {
 		return err
 	}
 	j.provisional = dst.file != nil
-	// What is read and written may block for ever, so that an interrupt does
-	// not wait for it.
-	done := make(chan error, 1)
-	go func() {
+	if j.progress == nil {
+		j.progress = r.showProgress(src)
+	}
+	_, err = unlessDone(ctx, func() (struct{}, error) {
 		h, err := r.codec(ctx, dst, src, j.stream)
 		if err == nil {
 			err = dst.finish()
 		}
-		done <- errors.Join(err, r.record(j, h, err))
-	}()
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
+		return struct{}{}, errors.Join(err, r.record(j, h, err))
+	})
 	dst.discard()
 	return r.explain(err, j, dst)
+}
+
+// showProgress shows how far the only message is.
+func (r *envelopeRun) showProgress(src *source) func(int64) {
+	var total int64 // 0: not known
+	if src.info != nil {
+		total = src.info.Size()
+	}
+	return func(done int64) { r.progress.update(done, total) }
+}
+
+// unlessDone returns what f returns, or that ctx has ended: reading, writing and
+// opening a pipe may block for ever, and an interrupt does not wait for it.
+func unlessDone[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := f()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
 }
 
 // record writes the metadata of a message that was done, or was left because of
@@ -103,43 +129,47 @@ func (r *envelopeRun) explain(err error, j job, dst *sink) error {
 	}
 	err = fmt.Errorf("%s %s: %w", r.verb(), name, err)
 	switch {
-	case dst.file != nil || dst.written == 0:
+	case dst.file != nil || dst.written.Load() == 0:
 		return err
 	case r.verb() == "encrypt":
 		return fmt.Errorf("%w\nwhat was written is not a whole message: throw it away", err)
 	}
-	return fmt.Errorf("%w\nDO NOT USE THE OUTPUT: the %d bytes that were written are not known to be what was encrypted; throw them away", err, dst.written)
+	return fmt.Errorf("%w\nDO NOT USE THE OUTPUT: the %d bytes that were written are not known to be what was encrypted; throw them away", err, dst.written.Load())
 }
 
-// openInput opens what is to be read. The info is nil unless it is a file.
-func (r *envelopeRun) openInput(path string) (io.ReadCloser, fs.FileInfo, error) {
-	if path == standardStream {
-		f, ok := r.stdin.(*os.File)
-		if !ok {
-			return io.NopCloser(r.stdin), nil, nil
+// source is what is read.
+type source struct {
+	io.Reader
+	info  fs.FileInfo // nil unless it is a file
+	close func() error
+}
+
+// Close is io.Closer's.
+func (s *source) Close() error { return s.close() }
+
+// openInput opens what is to be read.
+func (r *envelopeRun) openInput(path string) (*source, error) {
+	src := &source{Reader: r.stdin, close: func() error { return nil }}
+	f, isFile := r.stdin.(*os.File)
+	if path != standardStream {
+		var err error
+		if f, err = os.Open(path); err != nil {
+			return nil, fmt.Errorf("open input: %w", err)
 		}
-		info, err := f.Stat()
-		if err != nil || !info.Mode().IsRegular() {
-			info = nil
-		}
-		return io.NopCloser(f), info, nil
+		isFile, src.Reader, src.close = true, f, f.Close
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open input: %w", err)
+	if !isFile {
+		return src, nil
 	}
 	info, err := f.Stat()
 	switch {
 	case err != nil:
-	case info.IsDir():
-		err = withHint(usagef("input %s is a directory", path), "take it, and all below it, with --recursive")
-	case !info.Mode().IsRegular():
-		return f, nil, nil
-	default:
-		return f, info, nil
+		src.close()
+		return nil, fmt.Errorf("open input: %w", err)
+	case info.Mode().IsRegular():
+		src.info = info
 	}
-	f.Close()
-	return nil, nil, err
+	return src, nil
 }
 
 // sink is what is written to: a file to be, or a stream.
@@ -147,13 +177,13 @@ type sink struct {
 	io.Writer
 	file    *outputFile // nil: a stream
 	close   func() error
-	written int64
+	written atomic.Int64
 }
 
 // Write is io.Writer's.
 func (s *sink) Write(b []byte) (int, error) {
 	n, err := s.Writer.Write(b)
-	s.written += int64(n)
+	s.written.Add(int64(n))
 	return n, err
 }
 
