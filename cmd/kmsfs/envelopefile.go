@@ -127,7 +127,7 @@ func (r *envelopeRun) explain(err error, j job, dst *sink) error {
 	if name == standardStream {
 		name = "standard input"
 	}
-	err = fmt.Errorf("%s %s: %w", r.verb(), name, err)
+	err = fmt.Errorf("%s: %w", name, err)
 	switch {
 	case dst.file != nil || dst.written.Load() == 0:
 		return err
