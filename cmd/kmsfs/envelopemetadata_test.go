@@ -12,8 +12,7 @@ import (
 	"kmsfs/kmsprovider"
 )
 
-// The lines were written by aws-encryption-cli 4.3.0 about messages with these
-// headers; the bytes are shortened.
+// The fields and their forms are those of aws-encryption-cli 4.3.0.
 func TestMetadataIsWhatTheOfficialCommandWrites(t *testing.T) {
 	version2 := envelope.Header{
 		Version: 2, Suite: envelope.SuiteCommit, MessageID: []byte("ID"), FrameLength: 4096, Commitment: []byte("commits"),
