@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 
@@ -52,6 +53,12 @@ func (a *app) withEnvelope(ctx context.Context, f envelopeFlags, mode string, bi
 	defer func() { err = errors.Join(err, r.metadata.finish()) }()
 	r.progress = a.newProgress(r.verb(), byteSize)
 	defer r.progress.end()
+	// A terminal that goes away is an interrupt too.
+	if !signal.Ignored(unix.SIGHUP) {
+		var stop func()
+		ctx, stop = signal.NotifyContext(ctx, unix.SIGHUP)
+		defer stop()
+	}
 	if tree {
 		return r.tree(ctx, f.input, out)
 	}
