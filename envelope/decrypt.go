@@ -149,7 +149,7 @@ func (d *decryption) consumeFrames(b *batch) error {
 	if err := d.write(b.plain); err != nil {
 		return err
 	}
-	d.progress(len(b.wire))
+	d.progress(b)
 	return nil
 }
 
@@ -181,8 +181,11 @@ func (d *decryption) write(b []byte) error {
 	return nil
 }
 
-func (d *decryption) progress(n int) {
-	d.done += int64(n)
+func (d *decryption) progress(b *batch) {
+	d.done += int64(len(b.wire))
+	if b.final && d.hash != nil {
+		d.done += int64(2 + len(d.signature))
+	}
 	if d.o.Progress != nil {
 		d.o.Progress(d.done)
 	}

@@ -14,7 +14,11 @@
 //	multi.go      several keyrings as one
 //	kms.go        keyrings of KMS keys
 //	discovery.go  the keyring that opens with whatever KMS key the message names
-//	rawkey.go     keyrings of raw AES and RSA keys
+//	arn.go        the ARNs of KMS keys, and which of them stand for each other
+//	rawkey.go     ParseRawKey: keyrings of raw keys, and the files that these are in
+//	rawaes.go     the keyring of an AES key
+//	rawrsa.go     the keyring of an RSA key
 //	materials.go  what a message is encrypted and decrypted with
+//	signkey.go    the key that signs a message, and its public half in the context
 //	policy.go     CommitmentPolicy
 package envelope

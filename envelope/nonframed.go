@@ -92,7 +92,7 @@ func (p *nonFramed) consume(b *batch) error {
 		}
 		clear(p.held[0])
 	}
-	p.d.progress(len(b.wire))
+	p.d.progress(b)
 	return nil
 }
 

@@ -45,9 +45,9 @@ func (p CommitmentPolicy) String() string {
 func (p CommitmentPolicy) checkEncrypt(s Suite) error {
 	switch {
 	case p != RequireEncryptRequireDecrypt && p != RequireEncryptAllowDecrypt:
-		return fmt.Errorf("encrypt: %w: %s asks for a suite without commitment, which is read here but not written", ErrCommitmentPolicy, p)
+		return fmt.Errorf("%w: %s asks for a suite without commitment, which is read here but not written", ErrCommitmentPolicy, p)
 	case !s.Valid() || !s.Commits():
-		return fmt.Errorf("encrypt: %w: %s takes a suite with commitment, and %s has none", ErrCommitmentPolicy, p, s)
+		return fmt.Errorf("%w: %s takes a suite with commitment, and %s has none", ErrCommitmentPolicy, p, s)
 	}
 	return nil
 }
@@ -57,5 +57,5 @@ func (p CommitmentPolicy) checkDecrypt(s Suite) error {
 	if s.Commits() || p == RequireEncryptAllowDecrypt || p == ForbidEncryptAllowDecrypt {
 		return nil
 	}
-	return fmt.Errorf("decrypt: %w: the message's suite %s does not commit to its key, and the policy is %s", ErrCommitmentPolicy, s, p)
+	return fmt.Errorf("%w: the message's suite %s does not commit to its key, and the policy is %s", ErrCommitmentPolicy, s, p)
 }

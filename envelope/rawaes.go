@@ -28,11 +28,6 @@ type rawAES struct {
 	aead func() cipher.AEAD // a function because no printer sees through one; puts the IV in front of what it seals
 }
 
-const (
-	gcmIV  = 12 // bytes
-	gcmTag = 16 // bytes
-)
-
 // newRawAES keeps no reference to key, which has 16, 24 or 32 bytes.
 func newRawAES(name rawName, key []byte) (*rawAES, error) {
 	block, err := aes.NewCipher(key)
@@ -49,8 +44,8 @@ func newRawAES(name rawName, key []byte) (*rawAES, error) {
 // info is the part of EncryptedDataKey.Info before the IV.
 func (k *rawAES) info() []byte {
 	b := append([]byte(nil), k.name...)
-	b = binary.BigEndian.AppendUint32(b, gcmTag*8)
-	return binary.BigEndian.AppendUint32(b, gcmIV)
+	b = binary.BigEndian.AppendUint32(b, tagSize*8)
+	return binary.BigEndian.AppendUint32(b, nonceSize)
 }
 
 func (k *rawAES) wraps() int { return 1 }
@@ -64,7 +59,7 @@ func (k *rawAES) OnEncrypt(_ context.Context, m *EncryptionMaterials) error {
 		return err
 	}
 	sealed := k.aead().Seal(nil, nil, m.DataKey, aad)
-	m.Keys = append(m.Keys, EncryptedDataKey{Provider: k.namespace, Info: append(k.info(), sealed[:gcmIV]...), Ciphertext: sealed[gcmIV:]})
+	m.Keys = append(m.Keys, EncryptedDataKey{Provider: k.namespace, Info: append(k.info(), sealed[:nonceSize]...), Ciphertext: sealed[nonceSize:]})
 	return nil
 }
 
@@ -76,11 +71,11 @@ func (k *rawAES) OnDecrypt(ctx context.Context, m *DecryptionMaterials, keys []E
 	info := k.info()
 	return m.openFirst(ctx, keys, func(w EncryptedDataKey) ([]byte, error) {
 		// The length tells this name from a longer one that begins alike.
-		if w.Provider != k.namespace || len(w.Info) != len(info)+gcmIV || !bytes.HasPrefix(w.Info, []byte(k.name)) {
+		if w.Provider != k.namespace || len(w.Info) != len(info)+nonceSize || !bytes.HasPrefix(w.Info, []byte(k.name)) {
 			return nil, nil
 		}
 		if !bytes.HasPrefix(w.Info, info) {
-			return nil, fmt.Errorf("open data key with %s: its IV has not %d bytes, or its tag not %d: %w", k, gcmIV, gcmTag, kmsprovider.ErrInvalidCiphertext)
+			return nil, fmt.Errorf("open data key with %s: its IV has not %d bytes, or its tag not %d: %w", k, nonceSize, tagSize, kmsprovider.ErrInvalidCiphertext)
 		}
 		dataKey, err := k.aead().Open(nil, nil, append(bytes.Clone(w.Info[len(info):]), w.Ciphertext...), aad)
 		if err != nil { // says nothing more

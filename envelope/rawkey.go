@@ -86,7 +86,7 @@ func parseRawSpec(spec string) (map[string]string, error) {
 		if !utf8.ValidString(fields[k]) {
 			return nil, fmt.Errorf("%s is not UTF-8", k)
 		}
-		if n := len(fields[k]); n > math.MaxUint16-(8+gcmIV) {
+		if n := len(fields[k]); n > math.MaxUint16-(8+nonceSize) {
 			return nil, fmt.Errorf("%s of %d bytes does not fit into a message", k, n)
 		}
 	}
