@@ -119,6 +119,16 @@ func TestKeysThatAreNotOursAreNotAsked(t *testing.T) {
 	}
 }
 
+func TestARawKeyByTheNameOfAKMSKeyIsNotOurs(t *testing.T) {
+	s := newKeystore(t)
+	ring := s.keyring(s.key())
+	k := wrap(t, ring, nil).Keys[0]
+	raw := EncryptedDataKey{"raw", k.Info, k.Ciphertext}
+	_, err := unwrap(t, ring, SuiteCommit, nil, raw, EncryptedDataKey{kmsProvider, []byte("x"), k.Ciphertext})
+	wantErrors(t, "a raw key", err, ErrNoKey)
+	s.wantCalls("a raw key", map[string]int{"GenerateDataKey": 1})
+}
+
 func TestWhyAKMSKeyDidNotOpenIsTold(t *testing.T) {
 	s := newKeystore(t)
 	arn, other := s.key(), s.key()
