@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kmsfs/integration/emulator"
+	"kmsfs/integration/program"
 )
 
 var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
@@ -19,10 +20,7 @@ var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 // The commands of docs/KMS.md work as they stand there, one after the other.
 func TestTheCommandsOfTheManualRun(t *testing.T) {
 	tools := filepath.Dir(emulator.Tool(t, "aws"))
-	bin, err := kmsfsBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := program.Path(t)
 	manual, err := os.ReadFile("../../docs/KMS.md")
 	if err != nil {
 		t.Fatal(err)
