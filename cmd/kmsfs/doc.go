@@ -14,6 +14,16 @@
 //	init.go mount.go unmount.go info.go status.go lock.go version.go kms.go      the subcommands
 //	rewrap.go        changing a volume's keys
 //	reencrypt.go     new data keys for files
+//	encrypt.go decrypt.go    the subcommands that make and open envelopes
+//	envelope.go      what they share: from flags to the work
+//	envelopeflags.go their common flags
+//	envelopeargs.go  the official command's spelling of them
+//	envelopekeys.go  the keys that flags name, as a keyring
+//	envelopefile.go  one message, from what is read to what is written
+//	envelopeoutput.go   a file that is there when it is whole
+//	envelopetree.go  all files of a directory
+//	envelopemetadata.go the JSON line about a message
+//	envelopehints.go what to do about a message that does not open
 //	progress.go      how far something is that takes long
 //	kmsverbs.go      the verbs of kms, in one table
 //	kmsflags.go      an operation's input as flags

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"kmsfs/envelope"
 	"kmsfs/kmsprovider"
 	"kmsfs/kmsprovider/local"
 	"kmsfs/kmsprovider/local/audit"
@@ -41,13 +42,9 @@ func exitCode(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	var failed *daemonError
-	if errors.As(err, &failed) {
-		return failed.code
-	}
-	var command *commandError
-	if errors.As(err, &command) {
-		return command.code
+	var coded interface{ exitCode() int }
+	if errors.As(err, &coded) {
+		return coded.exitCode()
 	}
 	for _, row := range []struct {
 		cause error
@@ -74,6 +71,15 @@ func exitCode(err error) int {
 		{kmsprovider.ErrIncorrectKey, exitIntegrity},
 		{kmsprovider.ErrInvalidCiphertext, exitIntegrity},
 		{kmsprovider.ErrInvalidInput, exitUsage},
+		{envelope.ErrMalformed, exitIntegrity},
+		{envelope.ErrNotAuthentic, exitIntegrity},
+		{envelope.ErrSignature, exitIntegrity},
+		{envelope.ErrCommitmentPolicy, exitIntegrity}, // this and the next: a message that is not what was demanded
+		{envelope.ErrContext, exitIntegrity},
+		{envelope.ErrTooManyKeys, exitIntegrity},
+		{envelope.ErrSigned, exitIntegrity},
+		{envelope.ErrTooLarge, exitIntegrity},
+		{envelope.ErrNoKey, exitDenied}, // none that is here is one of the message's
 	} {
 		if errors.Is(err, row.cause) {
 			return row.code
@@ -81,6 +87,10 @@ func exitCode(err error) int {
 	}
 	return exitOther
 }
+
+func (e *daemonError) exitCode() int  { return e.code }
+func (e *commandError) exitCode() int { return e.code }
+func (e *treeError) exitCode() int    { return e.code }
 
 // causeError is an error that matches cause without showing it.
 type causeError struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"kmsfs/envelope"
 	"kmsfs/kmsprovider"
 	"kmsfs/kmsprovider/local"
 	"kmsfs/kmsprovider/local/audit"
@@ -43,6 +44,21 @@ func TestEachCauseHasItsExitCode(t *testing.T) {
 		{kmsprovider.ErrInvalidCiphertext, 25},
 		{audit.ErrTampered, 25},
 		{audit.ErrForeign, 25},
+		{envelope.ErrMalformed, 25},
+		{envelope.ErrNotAuthentic, 25},
+		{envelope.ErrSignature, 25},
+		{envelope.ErrCommitmentPolicy, 25},
+		{envelope.ErrContext, 25},
+		{envelope.ErrTooManyKeys, 25},
+		{envelope.ErrSigned, 25},
+		{envelope.ErrTooLarge, 25},
+		{envelope.ErrNoKey, 20},
+		{encryptionRefused(envelope.ErrContext), 2},
+		{encryptionRefused(envelope.ErrCommitmentPolicy), 2},
+		{encryptionRefused(envelope.ErrTooManyKeys), 2},
+		{encryptionRefused(envelope.ErrTooLarge), 2},
+		{errKept, 1},
+		{&treeError{code: 23}, 23},
 		{&commandError{7}, 7},
 		{&daemonError{code: 21, text: "told by the daemon"}, 21},
 	} {
@@ -60,6 +76,10 @@ func TestEachCauseHasItsExitCode(t *testing.T) {
 }
 
 func TestTheFirstCauseOfTheTableCounts(t *testing.T) {
+	noKey := fmt.Errorf("%w: %w", envelope.ErrNoKey, errors.Join(kmsprovider.ErrIncorrectKey, kmsprovider.ErrThrottled))
+	if got := exitCode(noKey); got != exitThrottled {
+		t.Errorf("one key throttled and one wrong: exit code %d, want %d", got, exitThrottled)
+	}
 	err := errors.Join(kmsprovider.ErrUnavailable, kmsprovider.ErrKeyDisabled)
 	if got := exitCode(err); got != exitKeyDisabled {
 		t.Errorf("one key unreachable and one disabled: exit code %d, want %d", got, exitKeyDisabled)

@@ -54,7 +54,7 @@ func (a *app) kmsVerbCommand(v kmsVerb) *cobra.Command {
 			}
 			out, err := doAllPages(ctx, k, in)
 			if err != nil {
-				return fmt.Errorf("%s: %w", verbOf(cmd), hintKMS(err, v.operation))
+				return fmt.Errorf("%s: %w", verbOf(cmd), hintKMS(err, in))
 			}
 			return printOutput(a.stdout, out)
 		})
@@ -83,14 +83,18 @@ func (a *app) withKeystore(ctx context.Context, missing ifMissing, do func(conte
 	return errors.Join(do(ctx, k), k.Close())
 }
 
-// hintKMS says what to do about a refusal where that depends on the operation.
-func hintKMS(err error, operation string) error {
+// hintKMS says what to do about a refusal where that depends on what was asked.
+func hintKMS(err error, in local.Input) error {
 	var refused *local.Error
-	switch {
-	case operation == "Encrypt" && errors.As(err, &refused) && strings.Contains(refused.Message, fmt.Sprintf("less than or equal to %d", kmsprovider.MaxPlaintext)):
-		return withHint(err, "a KMS encrypts %d bytes at most; kmsfs encrypt has no such limit", kmsprovider.MaxPlaintext)
-	case operation == "ScheduleKeyDeletion" && errors.Is(err, kmsprovider.ErrAccessDenied):
-		return withHint(err, "make a key of your own with kmsfs kms create-key")
+	switch in := in.(type) {
+	case *local.EncryptInput:
+		if errors.As(err, &refused) && strings.Contains(refused.Message, fmt.Sprintf("less than or equal to %d", kmsprovider.MaxPlaintext)) {
+			return withHint(err, "a KMS encrypts %d bytes at most; an envelope has no such limit: kmsfs encrypt --key local:%s --input FILE --output FILE", kmsprovider.MaxPlaintext, in.KeyID)
+		}
+	case *local.ScheduleKeyDeletionInput:
+		if errors.Is(err, kmsprovider.ErrAccessDenied) {
+			return withHint(err, "make a key of your own with kmsfs kms create-key")
+		}
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"strconv"
@@ -38,6 +39,19 @@ func scriptWrapKey(ts *testscript.TestScript, _ bool, args []string) {
 	wrapped, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, public.(*rsa.PublicKey), []byte(ts.ReadFile(args[1])), nil)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[2]), wrapped, 0o600))
+}
+
+// rsakey PRIVATE PUBLIC: writes a new RSA key as PEM.
+func scriptRSAKey(ts *testscript.TestScript, _ bool, args []string) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	ts.Check(err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	ts.Check(err)
+	for i, block := range []*pem.Block{{Type: "PRIVATE KEY", Bytes: private}, {Type: "PUBLIC KEY", Bytes: public}} {
+		ts.Check(os.WriteFile(ts.MkAbs(args[i]), pem.EncodeToMemory(block), 0o600))
+	}
 }
 
 func printedField(ts *testscript.TestScript, path string) string {

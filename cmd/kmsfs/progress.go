@@ -55,8 +55,8 @@ func (a *app) newProgress(what string, unit func(int64) string) *progress {
 	return p
 }
 
-// update says that done of total are done. Fewer than before means that it
-// begins anew.
+// update says that done of total are done; of 0 where the whole is not known.
+// Fewer than before means that it begins anew.
 func (p *progress) update(done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +80,8 @@ func (p *progress) update(done, total int64) {
 }
 
 // text is "rewrap: 431 of 10,000 (4 %), 812/s, 12s left", or without a unit
-// "reencrypt: 4 %, 12s left".
+// "reencrypt: 4 %, 12s left". Where the whole is not known, it is "encrypt: 3.1
+// GiB, 812.0 MiB/s".
 func (p *progress) text(done, total int64, took time.Duration) string {
 	var b strings.Builder
 	percent := int64(100)
@@ -88,9 +89,12 @@ func (p *progress) text(done, total int64, took time.Duration) string {
 		percent = done * 100 / total
 	}
 	perSecond := float64(done) / max(took.Seconds(), 1e-3)
-	if p.unit == nil {
+	switch {
+	case p.unit != nil && total == 0:
+		fmt.Fprintf(&b, "%s: %s, %s/s", p.what, p.unit(done), p.unit(int64(perSecond)))
+	case p.unit == nil:
 		fmt.Fprintf(&b, "%s: %d %%", p.what, percent)
-	} else {
+	default:
 		fmt.Fprintf(&b, "%s: %s of %s (%d %%), %s/s", p.what, p.unit(done), p.unit(total), percent, p.unit(int64(perSecond)))
 	}
 	if left := time.Duration(float64(total-done) / perSecond * float64(time.Second)); done > 0 && left > 0 {

@@ -43,6 +43,17 @@ func TestProgressOfMixedWorkShowsTheShareThatIsDone(t *testing.T) {
 	}
 }
 
+func TestProgressOfWhatHasNoKnownEndShowsHowMuchIsDone(t *testing.T) {
+	p, out, now := clockedProgress(0, progressLine)
+	p.unit = byteSize
+	p.update(0, 0)
+	*now = now.Add(2 * time.Second)
+	p.update(3<<30, 0)
+	if want := "kmsfs: rewrap: 3.0 GiB, 1.5 GiB/s\n"; out.String() != want {
+		t.Errorf("%q, want %q", out, want)
+	}
+}
+
 func TestProgressOnATerminalIsABarThatMessagesReplace(t *testing.T) {
 	p, out, now := clockedProgress(80, progressBar)
 	p.update(0, 200)

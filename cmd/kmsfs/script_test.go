@@ -162,6 +162,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"field":   scriptField,
 	"blob":    scriptBlob,
 	"wrapkey": scriptWrapKey,
+	"rsakey":  scriptRSAKey,
 	// [!] mounted DIR: waits until DIR is a kmsfs mount, or is none any more.
 	"mounted": func(ts *testscript.TestScript, neg bool, args []string) {
 		dir := realDir(ts, args[0])

@@ -17,11 +17,29 @@ import (
 
 var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 
-// The commands of docs/KMS.md work as they stand there, one after the other.
-func TestTheCommandsOfTheManualRun(t *testing.T) {
+// The commands of the manuals work as they stand there, one after the other.
+func TestTheCommandsOfTheManualsRun(t *testing.T) {
+	for manual, wants := range map[string][]string{
+		"KMS.md":       {`"Plaintext": "aGVsbG8="`, `"eventName":"CreateGrant"`, "none changed, removed or added"},
+		"ENVELOPES.md": {"Dear all", "refused: exit code 25", "+ cmp letter ours.dec"},
+	} {
+		t.Run(manual, func(t *testing.T) {
+			out := runManual(t, filepath.Join("../../docs", manual))
+			for _, want := range wants {
+				if !strings.Contains(out, want) {
+					t.Errorf("the output has no %s:\n%s", want, out)
+				}
+			}
+		})
+	}
+}
+
+// runManual runs the commands of a manual, and returns what they print.
+func runManual(t *testing.T, path string) string {
+	t.Helper()
 	tools := filepath.Dir(emulator.Tool(t, "aws"))
 	bin := program.Path(t)
-	manual, err := os.ReadFile("../../docs/KMS.md")
+	manual, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +47,7 @@ func TestTheCommandsOfTheManualRun(t *testing.T) {
 	var script strings.Builder
 	script.WriteString("set -eux\n")
 	blocks := shellBlock.FindAllStringSubmatch(string(manual), -1)
-	if len(blocks) < 6 {
+	if len(blocks) < 5 {
 		t.Fatalf("%d blocks of commands", len(blocks))
 	}
 	for _, b := range blocks {
@@ -55,9 +73,5 @@ func TestTheCommandsOfTheManualRun(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{`"Plaintext": "aGVsbG8="`, `"eventName":"CreateGrant"`, "none changed, removed or added"} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("the output has no %s:\n%s", want, out)
-		}
-	}
+	return string(out)
 }
