@@ -6,6 +6,9 @@
 //
 //	go -C integration/envelope/esdk test ./...
 //
+// The first time this builds the SDK, which takes minutes. Where the go.mod of kmsfs itself changes, this one follows by
+// `go -C integration/envelope/esdk mod tidy`.
+//
 // Map:
 //
 //	official_test.go   the SDK: clients, keyrings
