@@ -117,12 +117,16 @@ func TestAGibibyteGoesBothWays(t *testing.T) {
 	if !*long {
 		t.Skip("takes minutes; scripts/test --long runs it, by -envelope.long")
 	}
-	s := newSite(t, emulator.Local)
-	writeRandom(t, s.path("plain"), 1<<30)
-	s.run(s.ours, "encrypt", "--key", s.keys[0], "--input", "plain", "--output", "ours")
-	s.official("--decrypt", "--input", "ours", "--output", "ours.dec", "--wrapping-keys", "key="+s.keys[0])
-	sameContent(t, s.path("ours.dec"), s.path("plain"))
-	s.official("--encrypt", "--input", "plain", "--output", "official", "--wrapping-keys", "key="+s.keys[0])
-	s.run(s.ours, "decrypt", "--key", s.keys[0], "--input", "official", "--output", "official.dec")
-	sameContent(t, s.path("official.dec"), s.path("plain"))
+	for name, server := range servers {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, server)
+			writeRandom(t, s.path("plain"), 1<<30)
+			s.run(s.ours, "encrypt", "--key", s.keys[0], "--input", "plain", "--output", "ours")
+			s.official("--decrypt", "--input", "ours", "--output", "ours.dec", "--wrapping-keys", "key="+s.keys[0])
+			sameContent(t, s.path("ours.dec"), s.path("plain"))
+			s.official("--encrypt", "--input", "plain", "--output", "official", "--wrapping-keys", "key="+s.keys[0])
+			s.run(s.ours, "decrypt", "--key", s.keys[0], "--input", "official", "--output", "official.dec")
+			sameContent(t, s.path("official.dec"), s.path("plain"))
+		})
+	}
 }

@@ -5,50 +5,27 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"testing"
-	"time"
 
 	"kmsfs/integration/emulator"
+	"kmsfs/integration/program"
 )
 
 // mostResident is what a process may need for a file of any size, in KiB.
 const mostResident = 64 << 10
 
-// peak runs kmsfs between files, and returns the most that it had resident, in
-// KiB. The kernel's own figure at the end (ru_maxrss) would be no less than what
-// this process has resident.
+// peak runs kmsfs between files, and returns the most that it had resident, in KiB.
 func (s *site) peak(args ...string) int64 {
 	s.t.Helper()
 	c := s.command(s.ours, args...)
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
-	if err := c.Start(); err != nil {
-		s.t.Fatal(err)
+	kib, err := program.Run(c)
+	if err != nil {
+		s.t.Fatalf("kmsfs %q: %v\n%s", args, err, &out)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- c.Wait() }()
-	var kib int64
-	for {
-		// It never falls, so what is read last is the most until then.
-		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Process.Pid)); err == nil {
-			if m := highWater.FindSubmatch(b); m != nil {
-				kib, _ = strconv.ParseInt(string(m[1]), 10, 64)
-			}
-		}
-		select {
-		case err := <-ended:
-			if err != nil {
-				s.t.Fatalf("kmsfs %q: %v\n%s", args, err, &out)
-			}
-			return kib
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
+	return kib
 }
-
-var highWater = regexp.MustCompile(`VmHWM:\s*(\d+) kB`)
 
 // A large file takes no more memory than a small one, signed and not.
 func TestMemoryDoesNotGrowWithTheFile(t *testing.T) {
