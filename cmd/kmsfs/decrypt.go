@@ -63,10 +63,9 @@ func (a *app) decrypt(ctx context.Context, f decryptFlags) error {
 		mode = "decrypt-unsigned"
 	}
 	return a.withEnvelope(ctx, f.envelopeFlags, mode, func(k envelope.Keyring) codec {
-		o := o
 		o.Keyring = k
 		return func(ctx context.Context, dst io.Writer, src io.Reader, s stream) (*envelope.Header, error) {
-			o := o
+			o := o // messages may be worked on at the same time
 			o.Workers, o.Progress, o.Provisional = s.workers, s.progress, s.provisional
 			h, err := envelope.Decrypt(ctx, dst, src, o)
 			return h, hintDecryption(err, h, o)

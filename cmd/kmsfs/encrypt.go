@@ -72,10 +72,9 @@ func (a *app) encrypt(ctx context.Context, f encryptFlags) error {
 		return err
 	}
 	return a.withEnvelope(ctx, f.envelopeFlags, "encrypt", func(k envelope.Keyring) codec {
-		o := o
 		o.Keyring = k
 		return func(ctx context.Context, dst io.Writer, src io.Reader, s stream) (*envelope.Header, error) {
-			o := o
+			o := o // messages may be worked on at the same time
 			o.Workers, o.Progress = s.workers, s.progress
 			h, err := envelope.Encrypt(ctx, dst, src, o)
 			return h, encryptionRefused(err)

@@ -59,7 +59,11 @@ func noInputArgument(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return withHint(usagef("%s: one argument too many: %q", verbOf(cmd), args[0]), "files are named with --input and --output")
+	err := usagef("%s: one argument too many: %q", verbOf(cmd), args[0])
+	if cmd.Flags().Changed("discovery") {
+		return withHint(err, "files are named with --input and --output; a filter stands right after --discovery=")
+	}
+	return withHint(err, "files are named with --input and --output")
 }
 
 // check says what contradicts itself, before anything is opened.

@@ -114,16 +114,17 @@ func (a *app) keyring(ctx context.Context, f keyringFlags, all bool) (_ envelope
 			err = errors.Join(err, registry.Close())
 		}
 	}()
+	open := a.openKey(registry)
 	var rings []envelope.Keyring
 	if len(f.keys) > 0 {
-		ring, err := kmsKeyring(ctx, registry, f.keys, all)
+		ring, err := kmsKeyring(ctx, open, f.keys, all)
 		if err != nil {
 			return nil, nil, err
 		}
 		rings = append(rings, ring)
 	}
 	for _, filter := range f.discovery {
-		rings = append(rings, envelope.NewDiscoveryKeyring(a.openDiscovered(registry), filter))
+		rings = append(rings, envelope.NewDiscoveryKeyring(open, filter))
 	}
 	for _, spec := range f.raw {
 		ring, err := envelope.ParseRawKey(spec)
@@ -140,10 +141,7 @@ func (a *app) keyring(ctx context.Context, f keyringFlags, all bool) (_ envelope
 
 // kmsKeyring is the keyring of KMS keys. With all, every one of them must be
 // usable, else one.
-func kmsKeyring(ctx context.Context, registry *kmsprovider.Registry, keys []string, all bool) (envelope.Keyring, error) {
-	open := func(ctx context.Context, uri kmsprovider.KeyURI) (kmsprovider.Provider, error) {
-		return registry.Provider(ctx, uri.Provider)
-	}
+func kmsKeyring(ctx context.Context, open envelope.OpenProvider, keys []string, all bool) (envelope.Keyring, error) {
 	var uris []kmsprovider.KeyURI
 	var failed []error
 	for _, k := range keys {
@@ -165,10 +163,9 @@ func kmsKeyring(ctx context.Context, registry *kmsprovider.Registry, keys []stri
 	return envelope.NewKMSKeyring(open, uris)
 }
 
-// openDiscovered gives the provider of a key that a message names. AWS has no
-// region "local": such a key is of the local KMS, and asked for there unless the
-// user named an endpoint.
-func (a *app) openDiscovered(registry *kmsprovider.Registry) func(context.Context, kmsprovider.KeyURI) (kmsprovider.Provider, error) {
+// openKey gives the provider of a key. AWS has no region "local": an ARN with it
+// is of the local KMS, and asked for there unless the user named an endpoint.
+func (a *app) openKey(registry *kmsprovider.Registry) envelope.OpenProvider {
 	return func(ctx context.Context, uri kmsprovider.KeyURI) (kmsprovider.Provider, error) {
 		part := strings.Split(uri.KeyID, ":")
 		endpoint := firstOf(a.getenv("AWS_ENDPOINT_URL_KMS"), a.getenv("AWS_ENDPOINT_URL"))

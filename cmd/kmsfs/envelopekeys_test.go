@@ -77,9 +77,8 @@ func TestDiscoveryTakesAFilter(t *testing.T) {
 	}
 }
 
-// A message that a local key wraps is opened by the local KMS, unless the user
-// has named an endpoint, which may well be the same key's.
-func TestDiscoveryAsksTheLocalKMSForItsOwnKeys(t *testing.T) {
+// Unless the user has named an endpoint, which may well be the same key's.
+func TestTheLocalKMSIsAskedForItsOwnKeys(t *testing.T) {
 	opened := errors.New("opened")
 	registry := kmsprovider.NewRegistry()
 	for _, name := range []string{"local", "aws"} {
@@ -96,7 +95,7 @@ func TestDiscoveryAsksTheLocalKMSForItsOwnKeys(t *testing.T) {
 			}
 			return ""
 		}}
-		_, err := a.openDiscovered(registry)(t.Context(), kmsprovider.KeyURI{Provider: "aws", KeyID: c.arn})
+		_, err := a.openKey(registry)(t.Context(), kmsprovider.KeyURI{Provider: "aws", KeyID: c.arn})
 		if !errors.Is(err, opened) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s with endpoint %q: %v, want %s", c.arn, c.endpoint, err, c.want)
 		}

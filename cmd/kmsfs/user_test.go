@@ -78,6 +78,11 @@ func TestAnOrdinaryUserMountsAndUnmounts(t *testing.T) {
 		return out.String()
 	}
 	run(0, kmsfs, "init", "enc")
+	// A file without a name gets one, though nobody may look into the process.
+	run(0, "/bin/sh", "-c", "echo hello >letter && echo old >replaced")
+	run(0, kmsfs, "encrypt", "--key", "local:alias/kmsfs", "-i", "letter", "-o", "letter.enc")
+	run(0, kmsfs, "decrypt", "--key", "local:alias/kmsfs", "-i", "letter.enc", "-o", "replaced")
+	run(0, "/bin/sh", "-c", "cmp letter replaced && rm letter letter.enc replaced && ! ls -A | grep .kmsfs-")
 	run(0, kmsfs, "mount", "enc", "mnt")
 	run(0, "/bin/sh", "-c", "echo hello > mnt/file && chmod 400 mnt/file")
 
