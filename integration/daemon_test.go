@@ -1,45 +1,24 @@
 package integration
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// kmsfsBinary builds the command once for all tests.
-var kmsfsBinary = sync.OnceValues(func() (string, error) {
-	if bin := os.Getenv(binaryEnv); bin != "" { // run by a test of another user
-		return bin, nil
-	}
-	dir, err := os.MkdirTemp("", "kmsfs-bin")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "kmsfs")
-	out, err := exec.Command("go", "build", "-o", bin, "kmsfs/cmd/kmsfs").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build kmsfs: %w\n%s", err, out)
-	}
-	return bin, nil
-})
+	"kmsfs/integration/program"
+)
 
 func TestMain(m *testing.M) {
 	if code, ok := runAsProcess(); ok {
 		os.Exit(code)
 	}
-	code := m.Run()
-	if bin, err := kmsfsBinary(); err == nil && os.Getenv(binaryEnv) == "" {
-		_ = os.RemoveAll(filepath.Dir(bin))
-	}
-	os.Exit(code)
+	os.Exit(program.Main(m))
 }
 
 // daemon is a volume with a mount that a process of its own serves.
@@ -65,10 +44,7 @@ func newDaemonIn(t testing.TB, environment map[string]string, initFlags ...strin
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
 	}
-	bin, err := kmsfsBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := program.Path(t)
 	home := t.TempDir()
 	d := &daemon{t: t, bin: bin, Backing: filepath.Join(home, "backing"), Dir: t.TempDir()}
 	if err := os.WriteFile(d.passphrase(), []byte("correct horse\n"), 0o600); err != nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"kmsfs/integration/program"
 )
 
 func init() {
@@ -32,10 +34,7 @@ func TestMountFstabAndUmountWorkThroughMount8(t *testing.T) {
 			t.Skipf("%s is to be replaced in a namespace, and has to be there: %v", file, err)
 		}
 	}
-	bin, err := kmsfsBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := program.Path(t)
 	// What go test builds lies where only its user can go.
 	home := userDir(t, 0, 0)
 	command := filepath.Join(home, "kmsfs")
@@ -44,7 +43,7 @@ func TestMountFstabAndUmountWorkThroughMount8(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := process(t, "mount8")
-	cmd.Env = append(cmd.Env, "TMPDIR="+home, binaryEnv+"="+command)
+	cmd.Env = append(cmd.Env, "TMPDIR="+home, program.Env+"="+command)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	if !passed("mount8", out, err) {
@@ -78,8 +77,7 @@ func newHost(t *testing.T) *host {
 	check(err)
 	check(os.Chmod(dir, 0o755))
 	h := &host{t: t, dir: dir}
-	bin, err := kmsfsBinary()
-	check(err)
+	bin := program.Path(t)
 	check(unix.Mount("proc", "/proc", "proc", 0, "")) // of the new process IDs
 	sbin, state := filepath.Join(dir, "sbin"), filepath.Join(dir, "state")
 	check(os.Mkdir(sbin, 0o755))

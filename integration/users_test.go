@@ -17,12 +17,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"kmsfs/integration/program"
 )
 
-const (
-	binaryEnv = "KMSFS_TEST_BINARY" // the command that was built for another user
-	userEnv   = "KMSFS_TEST_USER"   // set when tests run for another user's test
-)
+// userEnv is set when tests run for another user's test.
+const userEnv = "KMSFS_TEST_USER"
 
 // asUser runs the test that it is called from once more, as an ordinary user in
 // a process of its own, with what came of it as subtests. It tells whether the
@@ -38,10 +38,7 @@ func asUser(t *testing.T, name string) bool {
 	}
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
-	bin, err := kmsfsBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := program.Path(t)
 	home := userDir(t, uid, gid)
 	self, err := os.Executable()
 	if err != nil {
@@ -60,7 +57,7 @@ func asUser(t *testing.T, name string) bool {
 	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, Setpgid: true}
 	cmd.Env = append(os.Environ(), "HOME="+home, "USER="+name, "LOGNAME="+name, "TMPDIR="+home,
-		"GOCACHE="+filepath.Join(home, "cache"), "GOPATH="+filepath.Join(home, "go"), binaryEnv+"="+command, userEnv+"="+name)
+		"GOCACHE="+filepath.Join(home, "cache"), "GOPATH="+filepath.Join(home, "go"), program.Env+"="+command, userEnv+"="+name)
 	out, err := cmd.CombinedOutput()
 	results := regexp.MustCompile(`(?m)^\s*--- (PASS|FAIL|SKIP): `+t.Name()+`(?:/(\S+))? `).FindAllStringSubmatch(string(out), -1)
 	if len(results) == 0 || (err != nil && !bytes.Contains(out, []byte("--- FAIL"))) {

@@ -6,7 +6,6 @@
 //	emulators_test.go    the table of docs/KMS.md: what AWS KMS, kmsfs and moto do
 //	probes_test.go       how each of its rows is found out
 //	encryption_test.go   aws-encryption-cli
-//	metadata_test.go     what both commands say about a message
 //	kill_test.go         kill -9 and SIGTERM
 //	manual_test.go       the commands of docs/KMS.md and docs/ENVELOPES.md
 package kms

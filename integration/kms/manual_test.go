@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kmsfs/integration/emulator"
+	"kmsfs/integration/program"
 )
 
 var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
@@ -37,10 +38,7 @@ func TestTheCommandsOfTheManualsRun(t *testing.T) {
 func runManual(t *testing.T, path string) string {
 	t.Helper()
 	tools := filepath.Dir(emulator.Tool(t, "aws"))
-	bin, err := kmsfsBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := program.Path(t)
 	manual, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -10,34 +10,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"sync"
 	"syscall"
 	"testing"
 
+	"kmsfs/integration/program"
 	"kmsfs/kmsprovider/local"
 )
 
-// kmsfsBinary builds the command once for all tests.
-var kmsfsBinary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "kmsfs-bin")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "kmsfs")
-	out, err := exec.Command("go", "build", "-o", bin, "kmsfs/cmd/kmsfs").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build kmsfs: %w\n%s", err, out)
-	}
-	return bin, nil
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if bin, err := kmsfsBinary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(bin))
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(program.Main(m)) }
 
 // keys are an access key, or none.
 type keys struct{ id, secret string }
@@ -92,11 +72,7 @@ var serving = regexp.MustCompile(` at (http://127\.0\.0\.1:[0-9]+), `)
 
 func (s *server) start() {
 	s.t.Helper()
-	bin, err := kmsfsBinary()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.cmd = exec.Command(bin, append([]string{"kms", "serve", "--listen", "127.0.0.1:0"}, s.flags...)...)
+	s.cmd = exec.Command(program.Path(s.t), append([]string{"kms", "serve", "--listen", "127.0.0.1:0"}, s.flags...)...)
 	s.cmd.Env = append(os.Environ(), "KMSFS_KEYSTORE="+s.path, "KMSFS_PASSPHRASE_FILE="+s.passphraseFile())
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {

@@ -11,12 +11,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"kmsfs/integration/emulator"
+	"kmsfs/integration/program"
 )
 
 // TestMain makes this program the daemon that the program under test starts.
 func TestMain(m *testing.M) {
 	if os.Getenv(daemonEnv) == "" {
-		os.Exit(m.Run())
+		os.Exit(program.Main(m))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	err := daemon(ctx, os.Args[2:], os.Stdout)
@@ -48,14 +51,14 @@ func smallTree(t *testing.T) (dir string, files int) {
 	return dir, files
 }
 
-func TestEveryWorkloadRunsOnEverySubject(t *testing.T) {
+func TestEveryWorkloadOfMountsRunsOnEverySubject(t *testing.T) {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
 	}
 	tree, files := smallTree(t)
 	out := filepath.Join(t.TempDir(), "results.json")
 	var stdout, stderr bytes.Buffer
-	args := []string{"-rounds", "2", "-delay", "2ms", "-tree", tree, "-backing", t.TempDir(), "-json", out}
+	args := []string{"-workloads", "untar,tarc", "-rounds", "2", "-delay", "2ms", "-tree", tree, "-backing", t.TempDir(), "-json", out}
 	if err := run(t.Context(), args, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
@@ -68,7 +71,7 @@ func TestEveryWorkloadRunsOnEverySubject(t *testing.T) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		t.Fatal(err)
 	}
-	if want := len(workloads) * len(subjects(1)); len(r.Results) != want || r.Tree.Files != files {
+	if want := 2 * 5; len(r.Results) != want || r.Tree.Files != files {
 		t.Fatalf("%d results and %d files, want %d and %d", len(r.Results), r.Tree.Files, want, files)
 	}
 	for _, x := range r.Results {
@@ -105,11 +108,43 @@ func wantCalls(t *testing.T, x result, files int) {
 	}
 }
 
+func TestEveryWorkloadOfCommandsRunsOnEverySubject(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "results.json")
+	var stdout, stderr bytes.Buffer
+	args := []string{"-workloads", "encrypt-signed,decrypt-signed,encrypt,decrypt", "-rounds", "1", "-size", "1", "-backing", t.TempDir(), "-json", out,
+		"-kmsfs", program.Path(t), "-official", emulator.Tool(t, "aws-encryption-cli")}
+	if err := run(t.Context(), args, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	t.Logf("%s", &stdout)
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r results
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if want := 4 * 3; len(r.Results) != want || r.Size != 1<<20 {
+		t.Fatalf("%d results of %d bytes, want %d", len(r.Results), r.Size, want)
+	}
+	for _, x := range r.Results {
+		if len(x.Seconds) != 1 || x.Usage[0].Peak <= 0 || x.Usage[0].CPU <= 0 || x.Rate <= 0 {
+			t.Errorf("%s on %s: %v s, %v MB/s, %+v", x.Workload, x.Subject, x.Seconds, x.Rate, x.Usage)
+		}
+		if strings.HasPrefix(x.Subject, "official") != (x.Against == "kmsfs-command") {
+			t.Errorf("%s on %s is against %q", x.Workload, x.Subject, x.Against)
+		}
+	}
+}
+
 func TestWhatIsNotThereIsRefusedByName(t *testing.T) {
 	for _, c := range []struct{ arg, value, says string }{
 		{"-workloads", "untar,nothing", `no workload is called "nothing"`},
 		{"-subjects", "native,nothing", `no subject is called "nothing"`},
 		{"-rounds", "0", "0 rounds"},
+		{"-size", "0", "a file of 0 MiB"},
+		{"-subjects", "official", `no subject is called "official"`}, // without its flag
 	} {
 		var out bytes.Buffer
 		if _, _, err := parse([]string{c.arg, c.value}, &out, &out); err == nil || !strings.Contains(err.Error(), c.says) {
@@ -127,8 +162,8 @@ func TestChosenOnesComeInTheOrderOfTheList(t *testing.T) {
 }
 
 func TestMediansAndRatios(t *testing.T) {
-	s := settings{workloads: []workload{{name: "w"}}, subjects: []subject{{name: "a"}, {name: "b"}, {name: "c", against: "b"}}}
-	r := newResults(s, treeSize{}, t.TempDir())
+	s := settings{workloads: []workload{{name: "w", kind: mounts}}, subjects: []subject{{name: "a", kind: mounts}, {name: "other", kind: commands}, {name: "b", kind: mounts}, {name: "c", kind: mounts, against: "b"}}}
+	r := newResults(s, input{}, t.TempDir())
 	for subject, seconds := range map[string][]float64{"a": {3, 1, 2}, "b": {4, 4, 100}, "c": {8, 1, 9}} {
 		for _, v := range seconds {
 			r.add("w", subject, v, usage{})

@@ -23,7 +23,7 @@ import (
 // kmsfsSubject is kmsfs in a key mode, with a KMS that takes delay for a call.
 func kmsfsSubject(name, mode string, delay time.Duration) subject {
 	s := subject{
-		name: name, store: "kmsfs-" + mode,
+		name: name, kind: mounts, store: "kmsfs-" + mode,
 		what: fmt.Sprintf("kmsfs in key mode %s, %v a KMS call", mode, delay),
 		make: func(ctx context.Context, p place) error { return makeVolume(ctx, p, volume.KeyMode(mode)) },
 		mount: func(ctx context.Context, p place) (mount, error) {

@@ -6,6 +6,7 @@
 //	matrix.go    the rounds: every workload on every subject
 //	workload.go  what a workload is, and the list of them
 //	tree.go      workloads on a tree of source files: untar, tarc
+//	message.go   workloads of encryption commands, and these as subjects
 //	subject.go   what a subject is, and the list of them
 //	kmsfs.go     kmsfs as a subject: a daemon of its own, whose KMS takes a given time
 //	daemon.go    that daemon, which is this program again
@@ -52,6 +53,9 @@ type settings struct {
 	tree      string
 	json      string
 	delay     time.Duration
+	size      int    // of the file that commands work on, in MiB
+	kmsfs     string // the command
+	official  string // aws-encryption-cli
 	workloads []workload
 	subjects  []subject
 }
@@ -81,6 +85,9 @@ func parse(args []string, stdout, stderr io.Writer) (s settings, done bool, err 
 	f.StringVar(&s.tree, "tree", "", "`DIR` of source files to work with (default: the src directory of Go)")
 	f.StringVar(&s.json, "json", "", "write the results to `FILE`, too")
 	f.DurationVar(&s.delay, "delay", 10*time.Millisecond, "what a KMS call takes on the subjects that have a slow KMS")
+	f.IntVar(&s.size, "size", 256, "`MIB` of the file that commands encrypt and decrypt")
+	f.StringVar(&s.kmsfs, "kmsfs", "", "the kmsfs command, as `FILE`, to measure what it does beside mounts")
+	f.StringVar(&s.official, "official", "", "aws-encryption-cli, as `FILE`, to measure beside that")
 	workloadNames := f.String("workloads", "", "`NAMES` of workloads, separated by commas (default: all)")
 	subjectNames := f.String("subjects", "", "`NAMES` of subjects, separated by commas (default: all)")
 	list := f.Bool("list", false, "list workloads and subjects")
@@ -93,7 +100,10 @@ func parse(args []string, stdout, stderr io.Writer) (s settings, done bool, err 
 	if s.rounds < 1 {
 		return s, false, fmt.Errorf("%d rounds, want at least 1", s.rounds)
 	}
-	all := subjects(s.delay)
+	if s.size < 1 {
+		return s, false, fmt.Errorf("a file of %d MiB, want at least 1", s.size)
+	}
+	all := s.allSubjects()
 	if *list {
 		for _, w := range workloads {
 			fmt.Fprintf(stdout, "workload %-16s %s\n", w.name, w.what)

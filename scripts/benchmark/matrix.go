@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,34 +33,62 @@ func measure(ctx context.Context, s settings, progress io.Writer) (_ *results, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(m.backing)) }()
-	if s.tree == "" {
-		var goroot strings.Builder
-		if err := command(ctx, &goroot, "go", "env", "GOROOT"); err != nil {
-			return nil, err
-		}
-		s.tree = filepath.Join(strings.TrimSpace(goroot.String()), "src")
-	}
-	m.in.tar = filepath.Join(m.in.stage, "tree.tar")
-	if m.in.tree, err = pack(ctx, s.tree, m.in.tar); err != nil {
+	if err := m.prepareInput(ctx); err != nil {
 		return nil, err
 	}
-	r := newResults(s, m.in.tree, m.backing)
+	r := newResults(s, m.in, m.backing)
 	for round := range s.rounds {
 		for _, w := range s.workloads {
-			for i := range s.subjects {
+			able := s.able(w)
+			for i := range able {
 				// Every subject comes first, in turn.
-				t := s.subjects[(i+round)%len(s.subjects)]
+				t := able[(i+round)%len(able)]
 				seconds, u, err := m.one(ctx, w, t)
 				if err != nil {
 					return nil, fmt.Errorf("%s on %s: %w", w.name, t.name, err)
 				}
-				fmt.Fprintf(progress, "round %d of %d: %-8s %-20s %6.2f s\n", round+1, s.rounds, w.name, t.name, seconds)
+				fmt.Fprintf(progress, "round %d of %d: %-14s %-20s %6.2f s\n", round+1, s.rounds, w.name, t.name, seconds)
 				r.add(w.name, t.name, seconds, u)
 			}
 		}
 	}
 	r.finish()
 	return r, nil
+}
+
+// able are the chosen subjects that can do a workload.
+func (s *settings) able(w workload) (able []subject) {
+	for _, t := range s.subjects {
+		if t.kind == w.kind {
+			able = append(able, t)
+		}
+	}
+	return able
+}
+
+// prepareInput makes what the chosen workloads work with.
+func (m *matrix) prepareInput(ctx context.Context) (err error) {
+	of := func(k kind) bool {
+		return slices.ContainsFunc(m.workloads, func(w workload) bool { return w.kind == k && len(m.able(w)) > 0 })
+	}
+	if of(mounts) {
+		if m.tree == "" {
+			var goroot strings.Builder
+			if err := command(ctx, &goroot, "go", "env", "GOROOT"); err != nil {
+				return err
+			}
+			m.tree = filepath.Join(strings.TrimSpace(goroot.String()), "src")
+		}
+		m.in.tar = filepath.Join(m.in.stage, "tree.tar")
+		if m.in.tree, err = pack(ctx, m.tree, m.in.tar); err != nil {
+			return err
+		}
+	}
+	if of(commands) {
+		m.in.plain, m.in.size = filepath.Join(m.in.stage, "plain"), int64(m.size)<<20
+		return writeRandom(m.in.plain, m.in.size)
+	}
+	return nil
 }
 
 // one runs a workload once, and says how long it took and what the mount cost.
@@ -74,9 +103,9 @@ func (m *matrix) one(ctx context.Context, w workload, t subject) (seconds float6
 	if err := dropCaches(p.backing); err != nil {
 		return 0, u, err
 	}
-	err = m.mounted(ctx, t, p, &u, func(dir string) error {
+	err = m.mounted(ctx, t, p, &u, func(at mount) error {
 		began := time.Now()
-		err := w.run(ctx, m.in, dir)
+		err := w.run(ctx, m.in, at)
 		seconds = time.Since(began).Seconds()
 		return err
 	})
@@ -96,18 +125,18 @@ func (m *matrix) place(ctx context.Context, w workload, t subject) (place, error
 	if err != nil || w.prepare == nil {
 		return p, err
 	}
-	err = m.mounted(ctx, t, p, new(usage), func(dir string) error { return w.prepare(ctx, m.in, dir) })
+	err = m.mounted(ctx, t, p, new(usage), func(at mount) error { return w.prepare(ctx, m.in, at) })
 	m.prepared[name] = p
 	return p, err
 }
 
-// mounted calls f with the directory of a mount, which is gone when it returns.
-func (m *matrix) mounted(ctx context.Context, t subject, p place, u *usage, f func(dir string) error) error {
+// mounted calls f with a mount, which is gone when it returns.
+func (m *matrix) mounted(ctx context.Context, t subject, p place, u *usage, f func(at mount) error) error {
 	mnt, err := t.mount(ctx, p)
 	if err != nil {
 		return err
 	}
-	err = f(mnt.dir())
+	err = f(mnt)
 	var uerr error
 	*u, uerr = mnt.unmount()
 	return errors.Join(err, uerr)

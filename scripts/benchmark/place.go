@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -36,6 +39,19 @@ func (p place) remove() error {
 		return err
 	}
 	return os.RemoveAll(filepath.Dir(p.mountpoint))
+}
+
+// writeRandom makes a file that cannot be compressed.
+func writeRandom(path string, size int64) error {
+	f, err := os.Create(path)
+	if err == nil {
+		_, err = io.CopyN(f, rand.NewChaCha8([32]byte{}), size)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("make input: %w", err)
+	}
+	return nil
 }
 
 // memory is where tmpfs is mounted on every Linux.

@@ -21,6 +21,7 @@ type results struct {
 	Rounds  int      `json:"rounds"`
 	Delay   string   `json:"kms_delay"`
 	Tree    treeSize `json:"tree"`
+	Size    int64    `json:"file_bytes"` // of the file that commands work on
 	Results []result `json:"results"`
 }
 
@@ -36,8 +37,9 @@ type machine struct {
 
 // result is one workload on one subject.
 type result struct {
-	Workload string    `json:"workload"`
-	Subject  string    `json:"subject"`
+	Workload string `json:"workload"`
+	Subject  string `json:"subject"`
+	command  bool
 	Seconds  []float64 `json:"seconds"` // of each round
 	Usage    []usage   `json:"usage"`
 	Median   float64   `json:"median_seconds"`
@@ -45,17 +47,19 @@ type result struct {
 	Max      float64   `json:"max_seconds"`
 	Against  string    `json:"against,omitempty"` // what it is compared with
 	Ratio    float64   `json:"ratio,omitempty"`   // median over the median of that
+	Rate     float64   `json:"mb_per_second,omitempty"`
 }
 
-func newResults(s settings, tree treeSize, backing string) *results {
-	r := &results{Machine: thisMachine(backing), Rounds: s.rounds, Delay: s.delay.String(), Tree: tree}
+func newResults(s settings, in input, backing string) *results {
+	r := &results{Machine: thisMachine(backing), Rounds: s.rounds, Delay: s.delay.String(), Tree: in.tree, Size: in.size}
 	for _, w := range s.workloads {
-		for _, t := range s.subjects {
+		able := s.able(w)
+		for _, t := range able {
 			against := t.against
-			if against == "" && t.name != s.subjects[0].name {
-				against = s.subjects[0].name
+			if against == "" && t.name != able[0].name {
+				against = able[0].name
 			}
-			r.Results = append(r.Results, result{Workload: w.name, Subject: t.name, Against: against})
+			r.Results = append(r.Results, result{Workload: w.name, Subject: t.name, Against: against, command: w.kind == commands})
 		}
 	}
 	return r
@@ -81,6 +85,9 @@ func (r *results) finish() {
 	for i := range r.Results {
 		t := &r.Results[i]
 		t.Median, t.Min, t.Max = median(t.Seconds), slices.Min(t.Seconds), slices.Max(t.Seconds)
+		if t.command {
+			t.Rate = float64(r.Size) / 1e6 / t.Median
+		}
 	}
 	for i := range r.Results {
 		t := &r.Results[i]
@@ -103,18 +110,22 @@ func (r *results) table(w io.Writer) {
 	m := r.Machine
 	fmt.Fprintf(w, "%s, %d processors, %d MiB, Linux %s, %s; backing on %s\n",
 		m.Processor, m.Processors, m.MemoryMiB, m.Kernel, m.Go, m.Backing)
-	fmt.Fprintf(w, "%d files in %d directories, %.1f MB; %d rounds; slow KMS: %s a call\n\n",
-		r.Tree.Files, r.Tree.Dirs, float64(r.Tree.Bytes)/1e6, r.Rounds, r.Delay)
+	fmt.Fprintf(w, "%d files in %d directories, %.1f MB; a file of %d MiB; %d rounds; slow KMS: %s a call\n\n",
+		r.Tree.Files, r.Tree.Dirs, float64(r.Tree.Bytes)/1e6, r.Size>>20, r.Rounds, r.Delay)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "workload\tsubject\tmedian\tmin–max\tratio\tagainst\tCPU\tmemory\twaited\tKMS calls\tat once")
+	fmt.Fprintln(t, "workload\tsubject\tmedian\tmin–max\tratio\tagainst\trate\tCPU\tmemory\twaited\tKMS calls\tat once")
 	for _, x := range r.Results {
 		ratio := "–"
 		if x.Against != "" {
 			ratio = fmt.Sprintf("%.2f", x.Ratio)
 		}
+		rate := "–"
+		if x.command {
+			rate = fmt.Sprintf("%.0f MB/s", x.Rate)
+		}
 		last := x.Usage[len(x.Usage)-1]
-		fmt.Fprintf(t, "%s\t%s\t%.2f s\t%.2f–%.2f\t%s\t%s\t%.1f s\t%d MiB\t%.2f s\t%s\t%d\n",
-			x.Workload, x.Subject, x.Median, x.Min, x.Max, ratio, x.Against, last.CPU, last.Peak>>10, last.Waited, calls(last.Calls), last.Concurrent)
+		fmt.Fprintf(t, "%s\t%s\t%.2f s\t%.2f–%.2f\t%s\t%s\t%s\t%.1f s\t%d MiB\t%.2f s\t%s\t%d\n",
+			x.Workload, x.Subject, x.Median, x.Min, x.Max, ratio, x.Against, rate, last.CPU, last.Peak>>10, last.Waited, calls(last.Calls), last.Concurrent)
 	}
 	t.Flush()
 }

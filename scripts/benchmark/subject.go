@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"time"
 )
 
-// subject is a file system to measure.
+// subject is a file system to measure, or a command.
 type subject struct {
 	name, what string
+	kind       kind
 	// against is the subject that it is compared with; the first one if empty.
 	against string
 	// store names what is on the backing directory: subjects of the same store
@@ -16,7 +16,8 @@ type subject struct {
 
 	// make prepares an empty backing directory.
 	make func(ctx context.Context, p place) error
-	// mount shows it at the mount point, in a process of its own.
+	// mount shows it at the mount point, in a process of its own. A command has
+	// what it needs then.
 	mount func(ctx context.Context, p place) (mount, error)
 }
 
@@ -30,7 +31,7 @@ type mount interface {
 
 // usage is what serving a mount took.
 type usage struct {
-	CPU   float64        `json:"cpu_seconds"` // of the daemon, user and system, from mount to unmount
+	CPU   float64        `json:"cpu_seconds"` // of the daemon from mount to unmount, or the command; user and system
 	Peak  int64          `json:"peak_kib"`    // of its resident memory
 	Calls map[string]int `json:"kms_calls,omitempty"`
 	// Most calls to the KMS that were under way at once.
@@ -40,20 +41,29 @@ type usage struct {
 }
 
 // subjects are all that can be measured. Peers go here.
-func subjects(delay time.Duration) []subject {
-	return []subject{
+func (s *settings) allSubjects() []subject {
+	all := []subject{
 		kmsfsSubject("kmsfs-file", "file", 0),
-		kmsfsSubject("kmsfs-file-slow", "file", delay),
+		kmsfsSubject("kmsfs-file-slow", "file", s.delay),
 		kmsfsSubject("kmsfs-volume", "volume", 0),
-		kmsfsSubject("kmsfs-volume-slow", "volume", delay),
+		kmsfsSubject("kmsfs-volume-slow", "volume", s.delay),
 		native(),
 	}
+	if s.kmsfs != "" {
+		all = append(all, commandSubject("kmsfs-command", s.kmsfs, s.kmsfs, 64<<10))
+	}
+	if s.kmsfs != "" && s.official != "" {
+		all = append(all,
+			commandSubject("official", s.official, s.kmsfs, 4<<10),
+			commandSubject("official-64k", s.official, s.kmsfs, 64<<10))
+	}
+	return all
 }
 
 // native is the backing file system itself.
 func native() subject {
 	return subject{
-		name: "native", what: "the backing directory itself, unencrypted", store: "native",
+		name: "native", what: "the backing directory itself, unencrypted", kind: mounts, store: "native",
 		make:  func(context.Context, place) error { return nil },
 		mount: func(_ context.Context, p place) (mount, error) { return nativeMount(p.backing), nil },
 	}

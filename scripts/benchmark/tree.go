@@ -12,12 +12,12 @@ import (
 
 var untar = workload{
 	name: "untar", what: "tar xf of the source tree into an empty volume",
-	run: extract,
+	kind: mounts, run: extract,
 }
 
 var tarc = workload{
 	name: "tarc", what: "tar c of the source tree, cold: mounted anew",
-	prepare: extract, run: archive,
+	kind: mounts, prepare: extract, run: archive,
 }
 
 // treeSize is how much there is in a tree.
@@ -50,14 +50,14 @@ func pack(ctx context.Context, dir, archive string) (size treeSize, err error) {
 	return size, command(ctx, nil, "tar", "-C", dir, "-cf", archive, ".")
 }
 
-func extract(ctx context.Context, in input, dir string) error {
-	return command(ctx, nil, "tar", "-C", dir, "-xf", in.tar)
+func extract(ctx context.Context, in input, at mount) error {
+	return command(ctx, nil, "tar", "-C", at.dir(), "-xf", in.tar)
 }
 
 // archive reads all into a pipe: tar reads nothing if it writes to /dev/null.
-func archive(ctx context.Context, in input, dir string) error {
+func archive(ctx context.Context, in input, at mount) error {
 	var n byteCount
-	if err := command(ctx, &n, "tar", "-C", dir, "-cf", "-", "."); err != nil {
+	if err := command(ctx, &n, "tar", "-C", at.dir(), "-cf", "-", "."); err != nil {
 		return err
 	}
 	if int64(n) < in.tree.Bytes {
