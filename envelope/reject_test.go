@@ -53,14 +53,12 @@ func TestEveryChangedByteIsFound(t *testing.T) {
 			t.Fatalf("%s: the message itself: %v", name, err)
 		}
 		for at := range message {
-			for _, flip := range []byte{1 << (at % 8), 0xff} {
-				t.Run(fmt.Sprintf("%s byte %d by %02x", name, at, flip), func(t *testing.T) {
-					damaged := bytes.Clone(message)
-					damaged[at] ^= flip
-					got, _, err := decrypt(damaged, allowAll())
-					checkRefused(t, r, got, err)
-				})
-			}
+			t.Run(fmt.Sprintf("%s byte %d", name, at), func(t *testing.T) {
+				damaged := bytes.Clone(message)
+				damaged[at] ^= 1 << (at % 8)
+				got, _, err := decrypt(damaged, allowAll())
+				checkRefused(t, r, got, err)
+			})
 		}
 	}
 }
