@@ -35,7 +35,8 @@
 //	materials.go  what a message is encrypted and decrypted with
 //	signkey.go    the key that signs a message, and its public half in the context
 //	policy.go     CommitmentPolicy
-//	testdata      golden messages of the official SDK for Python, and make.py, which made them
+//	testdata      golden messages of the official SDK for Python, and make.py, which made them;
+//	              in fuzz what fuzzing found to reach each part of the code
 //
 // # Invariants
 //

@@ -32,5 +32,3 @@ var (
 func malformed(field, format string, args ...any) error {
 	return fmt.Errorf("%s: %s: %w", field, fmt.Sprintf(format, args...), ErrMalformed)
 }
-
-func isMalformed(err error) bool { return errors.Is(err, ErrMalformed) }

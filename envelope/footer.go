@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -33,7 +34,7 @@ func readFooter(src io.Reader) ([]byte, error) {
 
 func footerError(field string, err error) error {
 	err = truncated(field, err)
-	if isMalformed(err) {
+	if errors.Is(err, ErrMalformed) {
 		return fmt.Errorf("footer: %w: %w", ErrSignature, err)
 	}
 	return fmt.Errorf("footer: %w", err)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"testing"
 )
@@ -121,6 +122,11 @@ func TestFuzzSeedsAreMessages(t *testing.T) {
 		}
 		if !bytes.Equal(anyHeader(m), m) {
 			t.Errorf("%s: the header of a right message was changed", name)
+		}
+	}
+	for _, target := range []string{"FuzzDecrypt", "FuzzMalleability"} {
+		if seeds, err := os.ReadDir("testdata/fuzz/" + target); err != nil || len(seeds) == 0 {
+			t.Errorf("no seeds of %s: %v", target, err)
 		}
 	}
 }

@@ -39,8 +39,9 @@ const (
 	commitmentSize = 32
 )
 
-// maxHeader is the longest header that is read, in bytes: 65,535 keys of 1 KiB fit.
-const maxHeader = 64 << 20
+// maxHeader is the longest header that is read, in bytes: the most keys that a message can have fit, if none of them takes
+// over half a KiB, which is twice what one of a KMS takes.
+const maxHeader = 32 << 20
 
 // Header is the head of a message, as parsed or as written. What ParseHeader returns, and what comes beside an error,
 // is not authenticated.

@@ -58,6 +58,25 @@ func TestLengthsInAMessageAllocateNothing(t *testing.T) {
 	}
 }
 
+// 65,535 keys of three parts of 65,535 bytes would be 12 GiB.
+func TestHeadersHaveALimit(t *testing.T) {
+	head := append([]byte{2, 0x04, 0x78}, make([]byte, 32+2)...)
+	head = append(head, 0xff, 0xff)
+	key := []byte{0xff, 0xff, 1}
+	key = append(key, make([]byte, 0xfffe)...)
+	keys := make([]io.Reader, 1000)
+	for i := range keys {
+		keys[i] = bytes.NewReader(key)
+	}
+	var err error
+	n := allocated(func() {
+		_, err = ParseHeader(io.MultiReader(append([]io.Reader{bytes.NewReader(head)}, keys...)...), 0)
+	})
+	if !errors.Is(err, ErrTooLarge) || n > 10*maxHeader { // all that it ever grew to, together
+		t.Errorf("%d bytes allocated, %v", n, err)
+	}
+}
+
 // Memory does not grow with the message, whatever its shape.
 func TestAllocationsDoNotGrowWithTheMessage(t *testing.T) {
 	const small, large = 8 << 20, 64 << 20

@@ -55,13 +55,16 @@ func (p rsaPadding) wrap(public *rsa.PublicKey, dataKey []byte) ([]byte, error) 
 // any (Bleichenbacher's attack). A wrong one gives a random key, which takes the same time and fails where a wrong key
 // does, at the header. So of several keys wrapped under this name only the first is tried.
 func (p rsaPadding) open(private *rsa.PrivateKey, wrapped []byte, size int) ([]byte, error) {
+	if len(wrapped) != private.Size() { // RFC 8017, 7.1.2 and 7.2.2; crypto/rsa takes shorter ones
+		return nil, rsa.ErrDecryption
+	}
 	if p.newHash == nil {
 		dataKey := make([]byte, size)
 		if _, err := rand.Read(dataKey); err != nil {
 			return nil, err
 		}
 		//lint:ignore SA1019 the message format has it
-		if err := rsa.DecryptPKCS1v15SessionKey(nil, private, wrapped, dataKey); err != nil { // of another length than the modulus
+		if err := rsa.DecryptPKCS1v15SessionKey(nil, private, wrapped, dataKey); err != nil { // over the modulus
 			clear(dataKey)
 			return nil, err
 		}
