@@ -78,12 +78,12 @@ func TestPipesAndDiscovery(t *testing.T) {
 	account := strings.Split(s.keys[0], ":")[4]
 	text := bytes.Repeat([]byte("0123456789abcdef"), 10000)
 	ours := s.pipe(bytes.NewReader(text), s.ours, "encrypt", "--key", s.keys[1], "--frame-length", "512", "-c", "purpose=test")
-	got := s.pipe(bytes.NewReader(ours), s.aws, "--decrypt", "--input", "-", "--output", "-", "--suppress-metadata", "--encryption-context", "purpose=test",
+	got := s.pipe(bytes.NewReader(ours), s.aws(), "--decrypt", "--input", "-", "--output", "-", "--suppress-metadata", "--encryption-context", "purpose=test",
 		"--wrapping-keys", "discovery=true", "region="+emulator.Region, "discovery-account="+account, "discovery-partition=aws")
 	if !bytes.Equal(got, text) {
 		t.Errorf("the official command reads %d bytes", len(got))
 	}
-	official := s.pipe(bytes.NewReader(text), s.aws, "--encrypt", "--input", "-", "--output", "-", "--suppress-metadata", "--encryption-context", "purpose=test",
+	official := s.pipe(bytes.NewReader(text), s.aws(), "--encrypt", "--input", "-", "--output", "-", "--suppress-metadata", "--encryption-context", "purpose=test",
 		"--frame-length", "512", "--wrapping-keys", "key="+s.keys[2])
 	for _, filter := range []string{"--discovery", "--discovery=" + account + ":aws"} {
 		if got := s.pipe(bytes.NewReader(official), s.ours, "decrypt", filter, "-c", "purpose=test"); !bytes.Equal(got, text) {

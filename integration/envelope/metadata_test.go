@@ -44,13 +44,13 @@ func TestMetadataIsThatOfTheOfficialCommand(t *testing.T) {
 		"of version 1, without frames": {"old", policy},
 	} {
 		args := append([]string{"--decrypt", "--output", "dec", "--input"}, args...)
-		if got, want := s.record(s.ours, args...), s.record(s.aws, args...); !reflect.DeepEqual(got, want) {
+		if got, want := s.record(s.ours, args...), s.record(s.aws(), args...); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\n%v\nofficial:\n%v", name, got, want)
 		}
 	}
 	// Two encryptions of the same differ in their keys.
 	args := []string{"--encrypt", "--input", "plain", "--output", "enc", "--frame-length", "512", "--algorithm", "AES_256_GCM_HKDF_SHA512_COMMIT_KEY"}
-	got, want := s.record(s.ours, args...), s.record(s.aws, args...)
+	got, want := s.record(s.ours, args...), s.record(s.aws(), args...)
 	for _, m := range []map[string]any{got, want} {
 		header := m["header"].(map[string]any)
 		for _, drawn := range []string{"commitment_key", "message_id"} {

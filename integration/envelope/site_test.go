@@ -25,8 +25,7 @@ type site struct {
 	dir  string
 	env  []string
 	keys []string // ARNs of keys
-	ours string   // the programs
-	aws  string
+	ours string   // our command
 }
 
 // servers are what stands in for AWS KMS.
@@ -35,7 +34,7 @@ var servers = map[string]func(testing.TB) *emulator.Server{"kmsfs kms serve": em
 // newSite makes one with three keys.
 func newSite(t *testing.T, server func(testing.TB) *emulator.Server) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), aws: emulator.Tool(t, "aws-encryption-cli"), ours: program.Path(t)}
+	s := &site{t: t, dir: t.TempDir(), ours: program.Path(t)}
 	kms := server(t)
 	for range 3 {
 		s.keys = append(s.keys, kms.CreateKey(t))
@@ -90,10 +89,16 @@ func (s *site) pipe(stdin io.Reader, program string, args ...string) (stdout []b
 	return stdout
 }
 
-// official runs aws-encryption-cli. It wants to be told that it is to say nothing.
+// aws is the official command. Without it the test is skipped.
+func (s *site) aws() string {
+	s.t.Helper()
+	return emulator.Tool(s.t, "aws-encryption-cli")
+}
+
+// official runs that. It wants to be told that it is to say nothing.
 func (s *site) official(args ...string) {
 	s.t.Helper()
-	s.run(s.aws, append(args, "--suppress-metadata")...)
+	s.run(s.aws(), append(args, "--suppress-metadata")...)
 }
 
 // sizes are around the edges of the frames of either command, and then some.
