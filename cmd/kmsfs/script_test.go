@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -27,6 +28,9 @@ func TestMain(m *testing.M) {
 // mount is run by exec: what this process has open, a program that it starts at
 // that moment has too, and the mount is in use.
 func TestScripts(t *testing.T) {
+	if signal.Ignored(unix.SIGHUP) { // under nohup: what a process ignores, those that it starts do, too
+		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
