@@ -224,22 +224,22 @@ func (f *file) sealRecord(dst []byte, r crypto.Record) error {
 	return f.recSealer.Seal(dst, r)
 }
 
-// keepingTime makes a change and puts the modification time back. The caller
-// holds f.write.
-func (f *file) keepingTime(change func() error) error {
-	k := f.node.vol.backing
-	if f.mtime == nil {
-		var st unix.Statx_t
-		if err := k.Statx(f.desc.fd, "", &st); err != nil {
-			return err
-		}
-		f.mtime = &unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+// knowTime makes sure that f.mtime is the backing file's. The caller holds f.write.
+func (f *file) knowTime() error {
+	if f.mtime != nil {
+		return nil
 	}
-	if err := change(); err != nil {
-		f.mtime = nil
+	var st unix.Statx_t
+	if err := f.node.vol.backing.Statx(f.desc.fd, "", &st); err != nil {
 		return err
 	}
-	return k.Utimensat(f.desc.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, *f.mtime})
+	f.mtime = &unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+	return nil
+}
+
+// putTimeBack sets the modification time that a change of ours moved.
+func (f *file) putTimeBack(mtime unix.Timespec) error {
+	return f.node.vol.backing.Utimensat(f.desc.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime})
 }
 
 // rewriteRecord changes the record alone, for what the user does not see as a
@@ -270,6 +270,10 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 	c := change{
 		flags: slotTimes, atime: st.Atime, mtime: st.Mtime, segments: []segment{record},
 	}
+	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		c.flags |= slotSpecial
+		c.mode = uint32(st.Mode) & 0o7777
+	}
 	f.arm(s, &c)
 	defer s.disarm()
 
@@ -279,7 +283,7 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 		return err
 	}
 	f.rec = next
-	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+	if c.flags&slotSpecial != 0 {
 		var now unix.Statx_t
 		if err := v.backing.Statx(f.desc.fd, "", &now); err != nil {
 			return err
@@ -288,11 +292,7 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 			return err
 		}
 	}
-	times := [2]unix.Timespec{
-		{Sec: 0, Nsec: unix.UTIME_OMIT},
-		{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)},
-	}
-	return v.backing.Utimensat(f.desc.fd, "", &times)
+	return f.putTimeBack(unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)})
 }
 
 // nextRecord begins the record that will follow the one now on disk.

@@ -36,6 +36,15 @@ func (v *Volume) lifted(fd int, add uint32, path string, call func() error) erro
 	return err
 }
 
+// lifting runs call, and again with the owner's permissions widened if it is
+// refused without.
+func (v *Volume) lifting(fd int, add uint32, path string, call func() error) error {
+	if err := call(); err != unix.EACCES {
+		return err
+	}
+	return v.lifted(fd, add, path, call)
+}
+
 // reopenLifted opens a data file whose mode does not allow its owner to.
 func (n *Node) reopenLifted(flags int) (int, error) {
 	handle, err := n.reopen(unix.O_PATH)

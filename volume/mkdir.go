@@ -36,6 +36,7 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 		return nil, Attr{}, err
 	}
 	tmp := tmpPrefix + id.String()
+	defer v.intend(intent{kind: intentMake, id: id, to: entryIn(n, e.backing)}).done()
 	if err := v.backing.Mkdirat(d.fd, tmp, mode&0o7777|0o700); err != nil {
 		return nil, Attr{}, err
 	}

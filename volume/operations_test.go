@@ -272,7 +272,9 @@ func operations() []operation {
 			return n.Setxattr("user.a", []byte("value"), 0)
 		})},
 		{name: "replace an attribute of a directory", prepare: func(s *stage) { s.dir("a"); s.check(s.node("a").Setxattr("user.a", []byte("old"), 0)) },
-			run: on("a", func(_ context.Context, n *Node) error { return n.Setxattr("user.a", []byte("value"), unix.XATTR_REPLACE) })},
+			run: on("a", func(_ context.Context, n *Node) error {
+				return n.Setxattr("user.a", []byte("value"), unix.XATTR_REPLACE)
+			})},
 		{name: "remove an attribute", prepare: func(s *stage) { s.file("f", 5000); s.check(s.node("f").Setxattr("user.a", []byte("old"), 0)) },
 			run: on("f", func(_ context.Context, n *Node) error { return n.Removexattr("user.a") })},
 		{name: "fsync", prepare: dirs, run: on("a/f", func(_ context.Context, n *Node) error { return n.Sync(false) })},
@@ -355,8 +357,8 @@ type thing struct {
 func seen(t *testing.T, v *Volume) map[string]thing {
 	t.Helper()
 	out := map[string]thing{}
-	var look func(dir *Node)
-	look = func(dir *Node) {
+	var look func(dir *Node, above string)
+	look = func(dir *Node, above string) {
 		for _, name := range list(t, dir) {
 			n := lookup(t, dir, name)
 			a := must(n.Attr())(t)
@@ -380,12 +382,14 @@ func seen(t *testing.T, v *Volume) map[string]thing {
 			case n.IsDir():
 				x.xattrs = must(n.xattrMap())(t)
 				x.twice = must(n.readRecord())(t).BindingB != ([16]byte{})
-				look(n)
+				if a.Mode&0o700 == 0o700 {
+					look(n, above+name+"/")
+				}
 			}
-			out[n.Path()] = x
+			out[above+name] = x
 		}
 	}
-	look(v.Root())
+	look(v.Root(), "")
 	return out
 }
 

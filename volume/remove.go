@@ -27,6 +27,9 @@ func (n *Node) Unlink(name string) error {
 	}
 	doom := child.doom(&a)
 	defer doom.release()
+	if doom.link != "" || isLongName(backing) {
+		defer v.intend(intent{kind: intentUnlink, id: doom.linkID(), from: entryIn(n, backing)}).done()
+	}
 	if err := v.backing.Unlinkat(d.fd, backing, 0); err != nil {
 		return err
 	}
@@ -86,6 +89,12 @@ func (n *Node) doom(a *Attr) *doomed {
 	}
 	x.desc, _ = n.hold()
 	return x
+}
+
+// linkID is the ID of the symlink target that goes too, zero if none does.
+func (x *doomed) linkID() crypto.ID {
+	id, _ := crypto.ParseID(x.link)
+	return id
 }
 
 // hold opens the inode of a node that is neither a directory nor a data file
@@ -162,7 +171,12 @@ func (n *Node) Rmdir(name string) error {
 	if !child.IsDir() {
 		return unix.ENOTDIR
 	}
-	if err := n.removeDir(d, child, backing); err != nil {
+	id, err := crypto.NewID(n.vol.random)
+	if err != nil {
+		return err
+	}
+	defer n.vol.intend(intent{kind: intentRmdir, id: id, displaced: child.key.ino, from: entryIn(n, backing)}).done()
+	if err := n.removeDir(d, child, backing, id); err != nil {
 		return err
 	}
 	child.gone(n, backing)
@@ -185,8 +199,9 @@ func (n *Node) gone(parent *Node, backing string) {
 	}
 }
 
-// removeDir removes the directory child, which is the entry backing of d.
-func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
+// removeDir removes the directory child, which is the entry backing of d. An
+// intent of the caller says so; id is its own.
+func (n *Node) removeDir(d *descriptor, child *Node, backing string, id crypto.ID) error {
 	v := n.vol
 	cd, err := child.use()
 	if err != nil {
@@ -196,13 +211,12 @@ func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
 	if err := child.checkEmpty(cd); err != nil {
 		return err
 	}
-	id, err := crypto.NewID(v.random)
-	if err != nil {
-		return err
-	}
 	aside := tmpPrefix + id.String()
 	hadRecord := true
-	switch err := v.renameNew(cd.fd, recordName, d.fd, aside, 0); err {
+	err = v.lifting(cd.fd, 0o700, child.BackingPath(), func() error {
+		return v.renameNew(cd.fd, recordName, d.fd, aside, 0)
+	})
+	switch err {
 	case nil:
 	case unix.ENOENT:
 		hadRecord = false
@@ -211,7 +225,9 @@ func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
 	}
 	if err := v.backing.Unlinkat(d.fd, backing, unix.AT_REMOVEDIR); err != nil {
 		if hadRecord {
-			if back := v.renameNew(d.fd, aside, cd.fd, recordName, 0); back != nil {
+			if back := v.lifting(cd.fd, 0o700, child.BackingPath(), func() error {
+				return v.renameNew(d.fd, aside, cd.fd, recordName, 0)
+			}); back != nil {
 				v.log.Error("put back directory record", "path", child.Path(), "backing", child.BackingPath(), "error", back)
 			}
 		}

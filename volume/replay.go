@@ -16,27 +16,36 @@ import (
 
 // replay makes the changes again that a mount was in the middle of when it was
 // killed, before anything else reads the volume. It returns how many there were.
-// A change whose file is gone has nothing to be made on.
-func (v *Volume) replay(session crypto.ID) (int, error) {
+// A change whose file is gone has nothing to be made on. What operations on names
+// were under way is returned, to be settled once all changes are made.
+func (v *Volume) replay(session crypto.ID) (done int, open []*intent, err error) {
 	key := v.vk.Derive(crypto.LabelRedo)
 	defer key.Wipe()
 	fd, err := v.backing.Openat(v.redoDir, session.String(), unix.O_RDONLY, 0)
 	if err == unix.ENOENT {
-		return 0, nil
+		return 0, nil, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("open redo slots: %w", err)
+		return 0, nil, fmt.Errorf("open redo slots: %w", err)
 	}
 	defer v.backing.Close(fd)
 
-	done := 0
 	var header [slotHeader]byte
-	for i := range maxSlots {
+	for i := range maxSlots + maxIntents {
 		off := int64(i) * slotSize
+		if i >= maxSlots {
+			off = intentsAt + int64(i-maxSlots)*slotHeader
+		}
 		if n, err := preadFull(v.backing, fd, header[:], off); err != nil {
-			return done, fmt.Errorf("read redo slot %d: %w", i, err)
+			return done, nil, fmt.Errorf("read redo slot %d: %w", i, err)
 		} else if n < slotHeader {
 			break
+		}
+		if i >= maxSlots {
+			if in, ok := parseIntent(header[:], session, key); ok {
+				open = append(open, in)
+			}
+			continue
 		}
 		c, ok := parseSlot(header[:], session, key)
 		if !ok {
@@ -44,28 +53,35 @@ func (v *Volume) replay(session crypto.ID) (int, error) {
 		}
 		made, err := v.redoChange(c, fd, off+slotHeader)
 		if err != nil {
-			return done, fmt.Errorf("finish an interrupted change of backing file %q: %w", c.path, err)
+			return done, nil, fmt.Errorf("finish an interrupted change of backing file %q: %w", c.path, err)
 		}
 		if made {
 			done++
 		}
 	}
-	return done, nil
+	return done, open, nil
+}
+
+// isArmed tells whether a header is of a change or intent of this session that
+// was under way. Nothing else in it is to be believed before.
+func isArmed(h []byte, session crypto.ID, key *crypto.Key) bool {
+	n := binary.LittleEndian.Uint32(h[4:])
+	if binary.LittleEndian.Uint32(h) != slotArmed || n > slotMACAt-slotPathAt {
+		return false
+	}
+	mac := key.MAC(h[4 : slotPathAt+n])
+	return hmac.Equal(mac[:], h[slotMACAt:slotMACAt+sha256.Size]) && crypto.ID(h[8:24]) == session
 }
 
 // parseSlot reads an armed slot's header. Anything that this session did not
 // write, and all that is out of bounds, is not a change.
 func parseSlot(h []byte, session crypto.ID, key *crypto.Key) (*change, bool) {
-	if binary.LittleEndian.Uint32(h) != slotArmed {
+	if !isArmed(h, session, key) {
 		return nil, false
 	}
 	pathLen := int(binary.LittleEndian.Uint32(h[4:]))
 	segments := int(binary.LittleEndian.Uint32(h[52:]))
-	if pathLen < 0 || pathLen > slotMACAt-slotPathAt || segments < 0 || segments > slotSegments {
-		return nil, false
-	}
-	mac := key.MAC(h[4 : slotPathAt+pathLen])
-	if !hmac.Equal(mac[:], h[slotMACAt:slotMACAt+sha256.Size]) || crypto.ID(h[8:24]) != session {
+	if segments < 0 || segments > slotSegments {
 		return nil, false
 	}
 	c := &change{
@@ -110,6 +126,25 @@ func (v *Volume) redoChange(c *change, slots int, payloadOff int64) (bool, error
 	if c.flags&slotMode != 0 {
 		return true, v.backing.Fchmodat(fd, "", c.mode)
 	}
+	if err := v.remake(c, fd, slots, payloadOff); err != nil {
+		return false, err
+	}
+	if c.flags&slotSpecial != 0 {
+		if err := v.backing.Fchmodat(fd, "", c.mode); err != nil {
+			return false, err
+		}
+	}
+	if c.flags&slotTimes != 0 {
+		return true, v.backing.Utimensat(fd, "", &[2]unix.Timespec{
+			{Nsec: unix.UTIME_OMIT},
+			{Sec: c.mtime.Sec, Nsec: int64(c.mtime.Nsec)},
+		})
+	}
+	return true, nil
+}
+
+// remake changes the content of the file that is open as fd.
+func (v *Volume) remake(c *change, fd, slots int, payloadOff int64) error {
 	buf := make([]byte, slotPayload)
 	for _, seg := range c.segments {
 		b := buf[:seg.len]
@@ -121,26 +156,18 @@ func (v *Volume) redoChange(c *change, slots int, payloadOff int64) (bool, error
 			_, err = pwriteFull(v.backing, fd, b, seg.cipherOff)
 		}
 		if err != nil {
-			return false, err
+			return err
 		}
 	}
 	if c.flags&slotPunch != 0 {
 		if err := v.backing.Fallocate(fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
-			return false, err
+			return err
 		}
 	}
 	if c.flags&slotTruncate != 0 {
-		if err := v.backing.Ftruncate(fd, c.size); err != nil {
-			return false, err
-		}
+		return v.backing.Ftruncate(fd, c.size)
 	}
-	if c.flags&slotTimes != 0 {
-		return true, v.backing.Utimensat(fd, "", &[2]unix.Timespec{
-			{Nsec: unix.UTIME_OMIT},
-			{Sec: c.mtime.Sec, Nsec: int64(c.mtime.Nsec)},
-		})
-	}
-	return true, nil
+	return nil
 }
 
 // findChanged opens the inode that a change is of: where its path says, or, if

@@ -102,9 +102,12 @@ type Volume struct {
 	links   int // descriptor of .kmsfs/links
 	redoDir int // descriptor of .kmsfs/redo
 	redo    *redoFile
-	session *session
-	hosts   *hostStore
-	host    *HostState
+	// unsettled are the operations on names in which the last mount was killed;
+	// none once the volume is open.
+	unsettled []*armedIntent
+	session   *session
+	hosts     *hostStore
+	host      *HostState
 }
 
 // Open unwraps the volume key and makes the volume in dir ready for use. One
@@ -282,11 +285,6 @@ func (v *Volume) start(o Options) error {
 	if err := v.beginWriting(o); err != nil {
 		return err
 	}
-	fd, err := v.backing.Openat(v.redoDir, v.session.id.String(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("make redo slots: %w", err)
-	}
-	v.redo = newRedoFile(fd, v.session.id, v.vk.Derive(crypto.LabelRedo))
 	v.reaper = &reaper{
 		settle: v.syncAll,
 		remove: v.sidecars.remove,
@@ -301,6 +299,7 @@ func (v *Volume) start(o Options) error {
 		v.debts.paid(&v.debts.sidecars, k.id)
 	})
 	go v.watchConfig()
+	v.settleIntents()
 	return nil
 }
 
