@@ -2,7 +2,7 @@ package volume
 
 import (
 	"bytes"
-	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,13 +39,13 @@ const (
 // killer is a tap's through that ends the volume's life at one instant.
 type killer struct {
 	death
-	dir string // backing directory
+	b *bench
 
 	mu      sync.Mutex
 	changes int
 	died    bool
 	buried  bool
-	slots   map[string][]byte // redo slots at that instant
+	kept    map[string][]byte // redo slots and host state at that instant
 }
 
 func (k *killer) through(c call, do func(int) error) error {
@@ -82,10 +82,11 @@ func (k *killer) through(c call, do func(int) error) error {
 		_ = do(int(end - c.off))
 	}
 	k.died = true
-	k.slots = map[string][]byte{}
-	files, _ := filepath.Glob(filepath.Join(k.dir, metaDir, "redo", "*"))
-	for _, f := range files {
-		k.slots[f], _ = os.ReadFile(f)
+	k.kept = map[string][]byte{}
+	slots, _ := filepath.Glob(filepath.Join(k.b.dir, metaDir, "redo", "*"))
+	host, _ := filepath.Glob(filepath.Join(k.b.state, "*.json"))
+	for _, f := range append(slots, host...) {
+		k.kept[f], _ = os.ReadFile(f)
 	}
 	return unix.EIO
 }
@@ -110,11 +111,17 @@ func (k *killer) bury(t *testing.T, v *Volume) {
 	v.redo.close()
 	v.session.abandon()
 	v.release()
+	k.restore(t)
+}
+
+// restore puts back what a killed process could not have changed any more.
+func (k *killer) restore(t *testing.T) {
+	t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.buried = true
-	for f, b := range k.slots {
-		if now, err := os.ReadFile(f); err != nil || bytes.Equal(now, b) {
+	for f, b := range k.kept {
+		if now, err := os.ReadFile(f); err == nil && bytes.Equal(now, b) {
 			continue
 		}
 		if err := os.WriteFile(f, b, 0o600); err != nil {
@@ -168,7 +175,7 @@ func (o *operation) outcome(t *testing.T, b *bench) (old, new map[string]thing, 
 	old = seen(t, v)
 	emptied(t, v)
 	s = o.set(t, v)
-	count := &killer{dir: b.dir}
+	count := &killer{b: b}
 	k.through = count.through
 	if err := o.run(s); err != nil {
 		t.Fatalf("%s: %v", o.name, err)
@@ -180,8 +187,10 @@ func (o *operation) outcome(t *testing.T, b *bench) (old, new map[string]thing, 
 	return old, new, count.changes
 }
 
+var killAll = flag.Bool("kill.all", false, "kill the next mount, too, at each change with which it repairs, not only now and then")
+
 func TestAnOperationKilledAtAnyInstantIsDoneOrNot(t *testing.T) {
-	kills, finished := 0, 0
+	kills, finished, again := 0, 0, 0
 	for _, o := range operations() {
 		t.Run(o.name, func(t *testing.T) {
 			b := newBench(t, ModeVolume)
@@ -189,65 +198,88 @@ func TestAnOperationKilledAtAnyInstantIsDoneOrNot(t *testing.T) {
 			for at := 1; at <= changes; at++ {
 				for when := range deaths {
 					d := death{at, when}
-					reached, made, err := o.die(t, b, d, old, new)
-					if err != nil {
-						t.Errorf("%v: %v", d, err)
-						b = newBench(t, ModeVolume) // what is left must not show twice
-					}
-					if !reached {
+					r := o.die(t, b, old, new, d)
+					if !r.reached {
 						continue
 					}
 					kills++
-					if made {
+					if r.finished {
 						finished++
+						for second := 1; second <= r.changes && !t.Failed(); second++ {
+							if *killAll || (kills+second)%23 == 0 {
+								o.die(t, b, old, new, d, death{second, afterChange})
+								again++
+							}
+						}
+					}
+					if t.Failed() {
+						return
 					}
 				}
 			}
 		})
 	}
-	t.Logf("%d kills; after %d of them the next mount finished something", kills, finished)
-	if finished == 0 {
-		t.Error("there was nothing to finish")
+	t.Logf("%d kills; after %d of them the next mount repaired something, and was itself killed at it %d times", kills, finished, again)
+	if finished == 0 || again == 0 {
+		t.Error("there was nothing to repair")
 	}
 }
 
-// die kills the operation there and looks at what the next mount makes of it.
-// It is not reached where a write has too few pages to end between them.
-func (o *operation) die(t *testing.T, b *bench, d death, old, new map[string]thing) (reached, finished bool, err error) {
+// aftermath is what a kill came to.
+type aftermath struct {
+	reached  bool // else the operation ended before: a write has too few pages to end between them
+	finished bool // the next mount had something to finish or undo
+	changes  int  // that it made until it served
+}
+
+// die kills the operation at the first of deaths, each mount that follows at the
+// next one, and looks at what the last mount makes of it.
+func (o *operation) die(t *testing.T, b *bench, old, new map[string]thing, deaths ...death) (r aftermath) {
 	t.Helper()
 	k := &tap{Backing: o.store(), through: idle}
 	v := b.open(withTap(k))
 	s := o.set(t, v)
-	kill := &killer{death: d, dir: b.dir}
+	kill := &killer{death: deaths[0], b: b}
 	k.through = kill.through
-	rerr := o.run(s)
-	k.through = kill.through
-	if !kill.died {
-		k.through = idle
-		if rerr != nil {
-			err = rerr
+	if err := o.run(s); !kill.died {
+		if err != nil {
+			t.Errorf("%v: %v", deaths, err)
 		}
+		k.through = idle
 		emptied(t, v)
 		b.close(v)
-		return false, false, err
+		return r
 	}
 	kill.bury(t, v)
+	for _, d := range deaths[1:] {
+		kill = &killer{death: d, b: b}
+		if v, err := b.tryOpen(withTap(&tap{Backing: o.store(), through: kill.through})); err == nil {
+			kill.died = true // it was the last change, in the background
+			kill.bury(t, v)
+		} else {
+			kill.restore(t)
+		}
+	}
 	b.log.Reset()
-	v = b.open(withTap(&tap{Backing: o.store(), through: idle}))
+	count := &killer{b: b}
+	v = b.open(withTap(&tap{Backing: o.store(), through: count.through}))
+	r = aftermath{reached: true, changes: count.changes, finished: !strings.Contains(b.log.String(), "changes_finished=0 operations_settled=0")}
 	if v.relaxed {
 		t.Error("seals are relaxed after a mere kill")
 	}
-	finished = !strings.Contains(b.log.String(), "changes_finished=0")
 	left, _ := leftovers(t, b, v)
 	for _, l := range left {
 		if o.mayLeave == "" || !strings.Contains(l, o.mayLeave) {
-			err = errors.Join(err, fmt.Errorf("left: %s", l))
+			t.Errorf("%v: left: %s", deaths, l)
 		}
 	}
-	err = errors.Join(err, agree(seen(t, v), old, new, o.steps))
-	if err == nil {
-		emptied(t, v)
+	if err := agree(seen(t, v), old, new, o.steps); err != nil {
+		t.Errorf("%v: %v", deaths, err)
 	}
+	if t.Failed() {
+		t.Logf("the log: %s", b.log)
+	}
+	emptied(t, v)
 	b.close(v)
-	return true, finished, err
+	return r
 }
