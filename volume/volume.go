@@ -139,6 +139,7 @@ func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error)
 	if v.backing == nil {
 		v.backing = System{}
 	}
+	v.backing = patient{v.backing}
 	if v.random == nil {
 		v.random = rand.Reader
 	}
