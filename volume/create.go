@@ -48,17 +48,27 @@ func (n *Node) Create(name string, mode uint32, owner Owner) (*Node, Attr, error
 		return nil, Attr{}, err
 	}
 	defer d.release()
-	child, a, err := n.createIn(d, dir, e, mode, owner, key)
-	if err != nil {
+	return n.createIn(d, dir, e, mode, owner, key)
+}
+
+// createIn makes the backing file with its record. On failure nothing is left,
+// and the key is given back.
+func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, owner Owner, key newFileKey) (*Node, Attr, error) {
+	in := n.vol.intend(intent{kind: intentCreate, id: key.id, to: entryIn(n, e.backing)})
+	child, a, err := n.createFile(in, d, dir, e, mode, owner, key)
+	in.done()
+	switch {
+	case err == nil:
+	case in.left: // the key's sidecar goes with what is left of the file
+		key.keys.drop()
+	default:
 		n.vol.pool.put(key)
 	}
 	return child, a, err
 }
 
-// createIn makes the backing file with its record. On failure nothing is left.
-func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, owner Owner, key newFileKey) (*Node, Attr, error) {
+func (n *Node) createFile(in *armedIntent, d *descriptor, dir crypto.ID, e entryName, mode uint32, owner Owner, key newFileKey) (*Node, Attr, error) {
 	v := n.vol
-	defer v.intend(intent{kind: intentCreate, id: key.id, to: entryIn(n, e.backing)}).done()
 	if err := v.storeLongName(d.fd, e); err != nil {
 		return nil, Attr{}, err
 	}
@@ -71,8 +81,13 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 	}
 	f, st, err := n.initFile(fd, v.binder.Binding(dir, e.plain), mode, owner, key)
 	if err != nil {
+		if uerr := v.backing.Unlinkat(d.fd, e.backing, 0); uerr != nil {
+			var st unix.Statx_t
+			_ = (System{}).Statx(fd, "", &st)
+			in.moved = st.Ino
+			in.leave(uerr)
+		}
 		v.backing.Close(fd)
-		_ = v.backing.Unlinkat(d.fd, e.backing, 0)
 		v.dropLongName(d.fd, e.backing)
 		return nil, Attr{}, err
 	}
@@ -218,19 +233,21 @@ func (n *Node) makeEntry(name string, m making) (*Node, Attr, error) {
 	}
 	defer d.release()
 	id := m.link // of the temporary, too
+	var in *armedIntent
 	if !m.intended && (e.full != "" || !id.IsZero() || m.owner.isOther()) {
 		if id.IsZero() {
 			if id, err = crypto.NewID(v.random); err != nil {
 				return nil, Attr{}, err
 			}
 		}
-		defer v.intend(intent{kind: intentMake, id: id, to: entryIn(n, e.backing)}).done()
+		in = v.intend(intent{kind: intentMake, id: id, to: entryIn(n, e.backing)})
+		defer in.done()
 	}
 	if err := v.storeLongName(d.fd, e); err != nil {
 		return nil, Attr{}, err
 	}
 	if m.owner.isOther() {
-		err = n.makeFor(d, e, tmpPrefix+id.String(), &m)
+		err = n.makeFor(in, d, e, &m)
 	} else {
 		err = m.make(d, e.backing)
 	}
@@ -248,7 +265,8 @@ func (n *Node) makeEntry(name string, m making) (*Node, Attr, error) {
 
 // makeFor makes an object under a temporary name, gives it to its owner, and
 // moves it to its place.
-func (n *Node) makeFor(d *descriptor, e entryName, tmp string, m *making) error {
+func (n *Node) makeFor(in *armedIntent, d *descriptor, e entryName, m *making) error {
+	tmp := tmpPrefix + in.id.String()
 	err := m.make(d, tmp)
 	if err != nil {
 		return err
@@ -257,7 +275,7 @@ func (n *Node) makeFor(d *descriptor, e entryName, tmp string, m *making) error 
 		err = n.vol.renameNew(d.fd, tmp, d.fd, e.backing, 0)
 	}
 	if err != nil {
-		_ = n.vol.backing.Unlinkat(d.fd, tmp, 0)
+		in.leave(n.vol.backing.Unlinkat(d.fd, tmp, 0))
 	}
 	return err
 }

@@ -3,6 +3,10 @@ package volume
 import (
 	"encoding/binary"
 	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"kmsfs/crypto"
 )
@@ -66,8 +70,9 @@ func entryIn(dir *Node, backing string) entryAt {
 // armedIntent is an intent in its slot.
 type armedIntent struct {
 	intent
-	redo *redoFile
+	vol  *Volume
 	slot *slot // nil if the store has no room for one
+	left bool  // the operation could not undo what it had begun
 }
 
 // intend publishes what an operation is about to do. The caller says done when
@@ -75,7 +80,16 @@ type armedIntent struct {
 // before a slot of a change. Where there is no room for one, the operation goes
 // on without: files can be removed from a full disk.
 func (v *Volume) intend(in intent) *armedIntent {
-	a := &armedIntent{intent: in, redo: v.redo}
+	if v.unsettled.count.Load() > 0 || v.late.count.Load() > 0 {
+		_ = v.makeAllLate()
+		v.settleIntents()
+	}
+	return v.arm(in)
+}
+
+// arm is intend without a look at what is left of others.
+func (v *Volume) arm(in intent) *armedIntent {
+	a := &armedIntent{intent: in, vol: v}
 	s, err := v.redo.drawFrom(&v.redo.intents)
 	if err != nil {
 		v.log.Warn("no redo slot for an operation on names: killed now, it could leave a half", "error", err)
@@ -86,12 +100,57 @@ func (v *Volume) intend(in intent) *armedIntent {
 	return a
 }
 
-// done says that there is nothing to finish or undo any more.
+// done says that there is nothing to finish or undo any more, but for what is
+// left: that is settled later.
 func (a *armedIntent) done() {
-	if a != nil && a.slot != nil {
-		a.redo.drop(a.slot)
+	if a.left && a.vol.unsettled.add(a) {
+		return
+	}
+	if a.slot != nil {
+		a.vol.redo.drop(a.slot)
 		a.slot = nil
 	}
+}
+
+// leave says, of an operation that failed, that it could not undo what it had
+// done, if err says so.
+func (a *armedIntent) leave(err error) {
+	if err != nil && err != unix.ENOENT {
+		a.left = true
+	}
+}
+
+// unsettledIntents are those whose operations were cut short: by a kill of the
+// last mount, or by a store that failed them and what would have undone them.
+type unsettledIntents struct {
+	count atomic.Int32
+	mu    sync.Mutex
+	list  []*armedIntent
+}
+
+// add tells whether there was room: others need slots, too.
+func (u *unsettledIntents) add(a *armedIntent) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.list) >= maxIntents/2 {
+		return false
+	}
+	if a.slot != nil {
+		a.vol.redo.hold(a.slot, true)
+	}
+	u.list = append(u.list, a)
+	u.count.Add(1)
+	return true
+}
+
+// take empties the list.
+func (u *unsettledIntents) take() []*armedIntent {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	list := u.list
+	u.list = nil
+	u.count.Store(0)
+	return list
 }
 
 func (s *slot) armIntent(session crypto.ID, in *intent) {

@@ -35,15 +35,15 @@ func (n *Node) Link(target *Node, name string) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
-	in := intent{kind: intentLink, from: entryIn(p.parent, p.backing), to: entryIn(n, e.backing)}
+	first := intent{kind: intentLink, from: entryIn(p.parent, p.backing), to: entryIn(n, e.backing)}
 	if !linked {
-		in.flags = intentFirst
+		first.flags = intentFirst
 	}
-	if !linked || e.full != "" {
-		defer v.intend(in).done()
-	}
+	in := v.intend(first)
+	defer in.done()
 	if !linked {
 		if err := target.markLinked(); err != nil {
+			in.leave(err) // it may be marked late
 			return Attr{}, err
 		}
 	}
@@ -53,14 +53,11 @@ func (n *Node) Link(target *Node, name string) (Attr, error) {
 			return err
 		}
 		defer from.release()
-		err = v.backing.Linkat(from.fd, p.backing, d.fd, backing)
-		if err != nil && !linked {
-			if back := target.unmarkLinked(p); back != nil {
-				v.log.Warn("a file stays bound to no name", "path", target.Path(), "error", back)
-			}
-		}
-		return err
+		return v.backing.Linkat(from.fd, p.backing, d.fd, backing)
 	}})
+	if err != nil && !linked {
+		in.leave(target.unmarkLinked(p))
+	}
 	return a, err
 }
 

@@ -255,7 +255,10 @@ func operations() []operation {
 		{name: "rmdir", prepare: func(s *stage) { s.dir("a") }, run: in("a", (*Node).Rmdir)},
 		{name: "rmdir a long name", prepare: func(s *stage) { s.dir("a"); s.dir("a/" + longOne) }, run: in("a/"+longOne, (*Node).Rmdir)},
 		{name: "unlink, forget and reap", prepare: two, run: func(s *stage) error {
-			n := s.node("f")
+			n, _, err := s.root().Lookup("f")
+			if err != nil {
+				return err
+			}
 			if err := s.root().Unlink("f"); err != nil {
 				return err
 			}

@@ -92,6 +92,7 @@ type slotSet struct {
 	size  int
 	most  int // slots
 	made  int
+	held  int // by nobody who will give them back soon
 	free  []*slot
 	ready *sync.Cond
 }
@@ -102,6 +103,8 @@ type slot struct {
 	set *slotSet
 	mem []byte      // header and payload
 	key *crypto.Key // of the header's HMAC; the file's
+	// late: it is no longer its owner's, but of a change that is made later.
+	late bool
 }
 
 // segment is a part of a change: payload bytes and where they go.
@@ -134,7 +137,7 @@ func (r *redoFile) drawFrom(set *slotSet) (*slot, error) {
 			if err == nil {
 				return s, nil
 			}
-			if set.made == 0 {
+			if set.made == set.held {
 				return nil, err
 			}
 		}
@@ -161,13 +164,27 @@ func (r *redoFile) grow(set *slotSet) (*slot, error) {
 	return &slot{set: set, mem: mem, key: r.key}, nil
 }
 
-// drop disarms the slot and gives it back.
+// drop disarms the slot and gives it back, unless its change is made later.
 func (r *redoFile) drop(s *slot) {
+	if s.late {
+		return
+	}
 	s.disarm()
 	r.mu.Lock()
 	s.set.free = append(s.set.free, s)
 	r.mu.Unlock()
 	s.set.ready.Signal()
+}
+
+// hold says that a slot stays armed when its owner drops it, or no longer.
+func (r *redoFile) hold(s *slot, late bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.late = late; late {
+		s.set.held++
+	} else {
+		s.set.held--
+	}
 }
 
 // wipe overwrites the key. No slot is in use.
@@ -257,7 +274,11 @@ func (s *slot) publish(session crypto.ID, text string) {
 	atomic.StoreUint32(s.state(), slotArmed)
 }
 
-func (s *slot) disarm() { atomic.StoreUint32(s.state(), 0) }
+func (s *slot) disarm() {
+	if !s.late {
+		atomic.StoreUint32(s.state(), 0)
+	}
+}
 
 // state is the slot's first word, aligned because slots start on pages.
 func (s *slot) state() *uint32 { return (*uint32)(unsafe.Pointer(&s.mem[0])) }

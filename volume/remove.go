@@ -254,7 +254,7 @@ func (n *Node) checkEmpty(d *descriptor) error {
 	}
 	for _, e := range entries {
 		if isTemporary(e.name) || isLongNameFile(e.name) {
-			n.vol.removeTemporary(d.fd, e.name)
+			_ = n.vol.removeTemporary(d.fd, e.name)
 		}
 	}
 	return nil

@@ -61,6 +61,7 @@ type move struct {
 	vol      *Volume
 	flags    uint32
 	from, to end
+	intent   *armedIntent
 }
 
 // end is one side of a rename: a name in a directory, and what is there.
@@ -136,7 +137,8 @@ func (m *move) run() error {
 			in.id = doom.linkID()
 		}
 	}
-	defer m.vol.intend(in).done()
+	m.intent = m.vol.intend(in)
+	defer m.intent.done()
 	if err := m.vol.storeLongName(m.to.desc.fd, m.to.name); err != nil {
 		return err
 	}
@@ -277,6 +279,7 @@ func (m *move) unbind(n *Node, at *end) {
 	current := m.vol.binder.Binding(at.dirID, at.name.plain)
 	if err := n.rebind(at.broken, func(b bindings) { b.settle(current) }); err != nil {
 		m.vol.log.Warn("old binding left", "path", n.Path(), "error", err)
+		m.intent.leave(err)
 	}
 }
 

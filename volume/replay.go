@@ -21,7 +21,7 @@ import (
 func (v *Volume) replay(session crypto.ID) (done int, open []*intent, err error) {
 	key := v.vk.Derive(crypto.LabelRedo)
 	defer key.Wipe()
-	fd, err := v.backing.Openat(v.redoDir, session.String(), unix.O_RDONLY, 0)
+	fd, err := v.backing.Openat(v.redoDir, session.String(), unix.O_RDWR, 0)
 	if err == unix.ENOENT {
 		return 0, nil, nil
 	}
@@ -29,6 +29,8 @@ func (v *Volume) replay(session crypto.ID) (done int, open []*intent, err error)
 		return 0, nil, fmt.Errorf("open redo slots: %w", err)
 	}
 	defer v.backing.Close(fd)
+	v.holdMode = func(c *change) error { return v.armSpare(fd, session, key, c) }
+	defer func() { v.holdMode = nil }()
 
 	var header [slotHeader]byte
 	for i := range maxSlots + maxIntents {
@@ -123,51 +125,39 @@ func (v *Volume) redoChange(c *change, slots int, payloadOff int64) (bool, error
 		return false, err
 	}
 	defer v.backing.Close(fd)
-	if c.flags&slotMode != 0 {
-		return true, v.backing.Fchmodat(fd, "", c.mode)
-	}
-	if err := v.remake(c, fd, slots, payloadOff); err != nil {
-		return false, err
-	}
-	if c.flags&slotSpecial != 0 {
-		if err := v.backing.Fchmodat(fd, "", c.mode); err != nil {
+	buf := make([]byte, slotPayload)
+	for _, seg := range c.segments {
+		n, err := preadFull(v.backing, slots, buf[seg.from:seg.from+seg.len], payloadOff+int64(seg.from))
+		if err == nil && n < seg.len {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
 			return false, err
 		}
 	}
-	if c.flags&slotTimes != 0 {
-		return true, v.backing.Utimensat(fd, "", &[2]unix.Timespec{
-			{Nsec: unix.UTIME_OMIT},
-			{Sec: c.mtime.Sec, Nsec: int64(c.mtime.Nsec)},
-		})
-	}
-	return true, nil
+	return true, v.finish(fd, buf, c)
 }
 
-// remake changes the content of the file that is open as fd.
-func (v *Volume) remake(c *change, fd, slots int, payloadOff int64) error {
-	buf := make([]byte, slotPayload)
-	for _, seg := range c.segments {
-		b := buf[:seg.len]
-		n, err := preadFull(v.backing, slots, b, payloadOff+int64(seg.from))
-		if err == nil && n < len(b) {
-			err = io.ErrUnexpectedEOF
-		}
-		if err == nil {
-			_, err = pwriteFull(v.backing, fd, b, seg.cipherOff)
-		}
-		if err != nil {
+// finish makes a change, from the start, on the file that is open as fd.
+func (v *Volume) finish(fd int, payload []byte, c *change) error {
+	if c.flags&slotMode != 0 {
+		return v.backing.Fchmodat(fd, "", c.mode)
+	}
+	if err := v.apply(fd, payload, c); err != nil {
+		return err
+	}
+	if c.flags&slotSpecial != 0 {
+		if err := v.backing.Fchmodat(fd, "", c.mode); err != nil {
 			return err
 		}
 	}
-	if c.flags&slotPunch != 0 {
-		if err := v.backing.Fallocate(fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
-			return err
-		}
+	if c.flags&slotTimes == 0 {
+		return nil
 	}
-	if c.flags&slotTruncate != 0 {
-		return v.backing.Ftruncate(fd, c.size)
-	}
-	return nil
+	return v.backing.Utimensat(fd, "", &[2]unix.Timespec{
+		{Nsec: unix.UTIME_OMIT},
+		{Sec: c.mtime.Sec, Nsec: int64(c.mtime.Nsec)},
+	})
 }
 
 // findChanged opens the inode that a change is of: where its path says, or, if
@@ -219,7 +209,7 @@ func (v *Volume) openChanged(dirfd int, name string, c *change, flags int) (int,
 	}
 	fd, err := v.backing.Openat(dirfd, name, flags, 0)
 	if err == unix.EACCES {
-		fd, err = v.openAfterLift(dirfd, name, uint32(st.Mode), flags)
+		fd, err = v.openAfterLift(dirfd, name, uint32(st.Mode), c, flags)
 	}
 	if err != nil {
 		return -1, err
@@ -236,7 +226,12 @@ func (v *Volume) openChanged(dirfd int, name string, c *change, flags int) (int,
 
 // openAfterLift opens a file that was being written while its mode was lifted:
 // its own slot has put the mode back already.
-func (v *Volume) openAfterLift(dirfd int, name string, mode uint32, flags int) (int, error) {
+func (v *Volume) openAfterLift(dirfd int, name string, mode uint32, c *change, flags int) (int, error) {
+	if v.holdMode != nil {
+		if err := v.holdMode(&change{ino: c.ino, path: c.path, flags: slotMode, mode: mode & 0o7777}); err != nil {
+			return -1, err
+		}
+	}
 	if err := v.backing.Fchmodat(dirfd, name, mode&0o7777|0o600); err != nil {
 		return -1, unix.EACCES
 	}
@@ -246,6 +241,26 @@ func (v *Volume) openAfterLift(dirfd int, name string, mode uint32, flags int) (
 		return -1, back
 	}
 	return fd, err
+}
+
+// armSpare writes a change into a slot of the killed session that is free, for
+// the mount that follows if this one is killed, too. Where all are in use, it
+// does without.
+func (v *Volume) armSpare(fd int, session crypto.ID, key *crypto.Key, c *change) error {
+	for i := range int64(maxSlots) {
+		var state [4]byte
+		if _, err := preadFull(v.backing, fd, state[:], i*slotSize); err != nil {
+			return err
+		}
+		if binary.LittleEndian.Uint32(state[:]) == slotArmed {
+			continue
+		}
+		s := slot{mem: make([]byte, slotHeader), key: key}
+		s.arm(session, c)
+		_, err := pwriteFull(v.backing, fd, s.mem, i*slotSize)
+		return err
+	}
+	return nil
 }
 
 const maxSearchDepth = 2048

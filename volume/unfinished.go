@@ -9,19 +9,24 @@ import (
 	"kmsfs/crypto"
 )
 
-// settleIntents finishes or undoes the operations on names that the last mount
-// was killed in, before this one is used. Each is an intent of this mount until
-// it is settled. What cannot be settled leaves something behind that needs no
-// content: it is logged, and left to fsck.
-func (v *Volume) settleIntents() {
-	for _, a := range v.unsettled {
+// settleIntents finishes or undoes operations on names that were cut short: by
+// a kill of the last mount, before this one is used, or by a store that failed.
+// Each is an intent of this mount until it is settled. It tells whether all are.
+func (v *Volume) settleIntents() bool {
+	all := true
+	for _, a := range v.unsettled.take() {
+		a.left = false
+		if a.slot != nil {
+			v.redo.hold(a.slot, false)
+		}
 		if err := v.settleIntent(&a.intent); err != nil {
-			v.log.Warn("an interrupted operation on names could not be settled", "from", a.from.path+"/"+a.from.name,
+			v.log.Warn("an interrupted operation on names could not be settled yet", "from", a.from.path+"/"+a.from.name,
 				"to", a.to.path+"/"+a.to.name, "error", err)
+			a.left, all = true, false
 		}
 		a.done()
 	}
-	v.unsettled = nil
+	return all
 }
 
 // halfway is one side of an interrupted operation: an entry as it is now.
@@ -50,7 +55,7 @@ func (v *Volume) settleIntent(in *intent) error {
 		err = v.undoCreate(in, &to)
 	case intentMake:
 		if to.dir != nil {
-			v.removeTemporary(to.desc.fd, tmpPrefix+in.id.String())
+			err = v.removeTemporary(to.desc.fd, tmpPrefix+in.id.String())
 		}
 	case intentRmdir:
 		err = from.settleAside(v, in)
@@ -201,7 +206,7 @@ func (v *Volume) searchDir(n *Node, ino uint64, depth int) (*Node, error) {
 // is under that name stays, if it is long enough to be something.
 func (v *Volume) undoCreate(in *intent, to *halfway) error {
 	if to.here {
-		if to.kind != unix.S_IFREG {
+		if to.kind != unix.S_IFREG || in.moved != 0 && in.moved != to.ino {
 			return nil
 		}
 		fd, err := v.openOwn(to)

@@ -89,6 +89,7 @@ type Volume struct {
 	pinned      nodeSet
 	badXattrs   sync.Map // messages of damaged attribute names that were logged
 	debts       debts
+	late        lateChanges
 
 	keys     *keyCache
 	setbacks setbacks
@@ -102,9 +103,9 @@ type Volume struct {
 	links   int // descriptor of .kmsfs/links
 	redoDir int // descriptor of .kmsfs/redo
 	redo    *redoFile
-	// unsettled are the operations on names in which the last mount was killed;
-	// none once the volume is open.
-	unsettled []*armedIntent
+	// holdMode arms a slot that puts a mode back; nil but while replay runs.
+	holdMode  func(*change) error
+	unsettled unsettledIntents
 	session   *session
 	hosts     *hostStore
 	host      *HostState
@@ -342,6 +343,11 @@ func (v *Volume) Close() error {
 			n.Forget()
 		}
 		v.reaper.close()
+		// What is still half made, the next mount makes: this one is as killed.
+		errs = append(errs, v.makeAllLate())
+		if !v.settleIntents() {
+			errs = append(errs, errors.New("operations on names are half done: the next mount settles them"))
+		}
 		// Only what is durable may be called cleanly ended: from then on every
 		// mismatch is damage.
 		errs = append(errs, v.syncAll())

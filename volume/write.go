@@ -104,6 +104,7 @@ type writer struct {
 	first, last uint64 // blocks touched
 	old         oldBlocks
 	change      change
+	next        crypto.Record // once it is made
 }
 
 // sealed is where block index goes in the payload, n bytes of plaintext.
@@ -171,6 +172,7 @@ func (w *writer) commit() error {
 	} else {
 		w.change.segments = append(w.change.segments, blocks, record)
 	}
+	w.next = next
 	w.arm(w.slot, &w.change)
 	defer w.slot.disarm()
 

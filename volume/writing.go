@@ -47,7 +47,9 @@ func (v *Volume) beginWriting(o Options) error {
 		return err
 	}
 	for _, in := range open {
-		v.unsettled = append(v.unsettled, v.intend(*in))
+		a := v.arm(*in)
+		a.left = true
+		a.done()
 	}
 	if v.host, err = v.hosts.begin(v.id, id, boot); err != nil {
 		return err
