@@ -102,7 +102,7 @@ func (k *killer) bury(t *testing.T, v *Volume) {
 	}
 	v.reaper.mu.Lock()
 	v.reaper.done = true
-	v.reaper.queue = nil
+	v.reaper.queue = nil // nothing is in it that a killed mount would do
 	if v.reaper.timer != nil {
 		v.reaper.timer.Stop()
 	}

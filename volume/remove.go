@@ -128,6 +128,9 @@ func (x *doomed) done(parent *Node, backing string) {
 	}
 	n.mu.Lock()
 	n.pin(x.ticket)
+	if n.ticket != nil {
+		n.ticket.dir = parent
+	}
 	n.mu.Unlock()
 	v.pinned.add(n)
 }

@@ -289,6 +289,7 @@ func (v *Volume) start(o Options) error {
 	}
 	v.reaper = &reaper{
 		settle: v.syncAll,
+		copied: v.copiesOf,
 		remove: v.sidecars.remove,
 		failed: func(id crypto.ID, err error) {
 			v.log.Warn("sidecar left behind", "sidecar", sidecarPath(id), "error", err)
