@@ -2,6 +2,7 @@ package volume
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -132,4 +133,16 @@ func (v *Volume) makeLate(wanted func(*lateChange) (fd int, ok bool), made func(
 	}
 	v.late.list = left
 	return errors.Join(errs...)
+}
+
+// settleAll makes all late changes and settles all intents, before the end. What
+// is still half done then, the next mount finishes: this one ends as if killed.
+func (v *Volume) settleAll() error {
+	if err := v.makeAllLate(); err != nil {
+		return fmt.Errorf("make a change that had failed: %w", err)
+	}
+	if !v.settleIntents() {
+		return errors.New("operations on names are half done: the next mount settles them")
+	}
+	return nil
 }

@@ -29,6 +29,7 @@ func (v *Volume) replay(session crypto.ID) (done int, open []*intent, err error)
 		return 0, nil, fmt.Errorf("open redo slots: %w", err)
 	}
 	defer v.backing.Close(fd)
+	// Should this mount be killed while it has widened a mode.
 	v.holdMode = func(c *change) error { return v.armSpare(fd, session, key, c) }
 	defer func() { v.holdMode = nil }()
 

@@ -325,13 +325,6 @@ func (v *Volume) Fingerprint() string {
 // ReadOnly tells whether the volume was opened for reading only.
 func (v *Volume) ReadOnly() bool { return v.readOnly }
 
-// Statfs reports on the file system below.
-func (v *Volume) Statfs() (unix.Statfs_t, error) {
-	var st unix.Statfs_t
-	err := v.backing.Statfs(v.rootDesc.fd, &st)
-	return st, err
-}
-
 // Close ends all use of the volume: everything is made durable, the session is
 // ended cleanly and the keys are wiped. Nodes must not be used afterwards.
 func (v *Volume) Close() error {
@@ -344,11 +337,7 @@ func (v *Volume) Close() error {
 			n.Forget()
 		}
 		v.reaper.close()
-		// What is still half made, the next mount makes: this one is as killed.
-		errs = append(errs, v.makeAllLate())
-		if !v.settleIntents() {
-			errs = append(errs, errors.New("operations on names are half done: the next mount settles them"))
-		}
+		errs = append(errs, v.settleAll())
 		// Only what is durable may be called cleanly ended: from then on every
 		// mismatch is damage.
 		errs = append(errs, v.syncAll())
