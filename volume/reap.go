@@ -112,12 +112,20 @@ func (v *Volume) copiesOf(tickets []reapTicket) map[crypto.ID]bool {
 }
 
 // strangers are the file IDs of entries of a directory whose names do not
-// decrypt. A directory that is gone has none.
+// decrypt; of all entries where there are no keys. A directory that is gone has
+// none.
 func (v *Volume) strangers(dir *Node) (map[crypto.ID]bool, error) {
-	if err := v.begin(ordinary); err != nil {
-		return nil, err
+	known := func(*descriptor, string) bool { return false }
+	if v.begin(ordinary) == nil {
+		defer v.end()
+		id, err := dir.dirID()
+		if err == nil {
+			known = func(d *descriptor, name string) bool {
+				_, err := v.decode(id, d.fd, name)
+				return err == nil
+			}
+		}
 	}
-	defer v.end()
 	d, err := dir.use()
 	if err == unix.ENOENT {
 		return nil, nil
@@ -126,23 +134,13 @@ func (v *Volume) strangers(dir *Node) (map[crypto.ID]bool, error) {
 		return nil, err
 	}
 	defer d.release()
-	id, err := dir.dirID()
-	if err != nil {
-		if _, ok := dir.at(); !ok && dir != v.root {
-			return nil, nil // removed, too
-		}
-		return nil, err
-	}
 	entries, err := dir.listInside(d)
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[crypto.ID]bool)
 	for _, e := range entries {
-		if dir.isOwn(e.name) || e.kind != unix.S_IFREG && e.kind != 0 {
-			continue
-		}
-		if _, err := v.decode(id, d.fd, e.name); err == nil {
+		if dir.isOwn(e.name) || e.kind != unix.S_IFREG && e.kind != 0 || known(d, e.name) {
 			continue
 		}
 		b, err := v.readHead(d.fd, e.name)
