@@ -171,10 +171,10 @@ func (o *operation) outcome(t *testing.T, b *bench) (old, new map[string]thing, 
 	t.Helper()
 	k := &tap{Backing: o.store(), through: idle}
 	v := b.open(withTap(k))
-	s := o.set(t, v)
+	o.set(t, v)
 	old = seen(t, v)
 	emptied(t, v)
-	s = o.set(t, v)
+	s := o.set(t, v)
 	count := &killer{b: b}
 	k.through = count.through
 	if err := o.run(s); err != nil {
