@@ -91,6 +91,8 @@ func (d *daemon) start(flags ...string) {
 	deadline := time.Now().Add(20 * time.Second)
 	for !isMounted(d.Dir) {
 		if time.Now().After(deadline) {
+			_ = cmd.Process.Signal(unix.SIGQUIT) // it says what it is doing
+			_ = cmd.Wait()
 			d.t.Fatal("not mounted after 20 s")
 		}
 		time.Sleep(5 * time.Millisecond)

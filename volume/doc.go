@@ -17,6 +17,7 @@
 //	custody.go      giving it up and getting it back: Lock, Unlock, revocation
 //	gate.go         what every call that needs keys passes
 //	backing*.go     Backing: the seam for every call on the backing directory
+//	patient.go      calls that signals interrupted, made again
 //	errors.go integrity.go   what callers can tell apart
 //	node.go nodeset.go   Node: an inode, and the table that keeps each one single
 //	descriptor.go   the bounded set of open backing descriptors
@@ -49,6 +50,9 @@
 //	reap.go         removal of sidecars that no file needs any more
 //	redo.go replay.go   slots that make a change of several places atomic
 //	                under kill -9, and what the next mount does with them
+//	intent.go unfinished.go   the same for operations on names: what they are
+//	                about to do, and how one that was cut short is settled
+//	late.go         changes that a failing store left half made
 //
 // # Invariants
 //
@@ -57,7 +61,9 @@
 //   - A Node is unique for an inode while anybody holds it. Its file state,
 //     where there is any, is the only one, and equals the record on disk
 //     outside of a critical section of file.write.
-//   - A change of more than one place of a file is armed in a redo slot first.
+//   - A change of more than one place of a file is armed in a redo slot first, an
+//     operation on names that takes more than one step is an intent first. A slot
+//     is given back when all is done or undone, not before.
 //   - Keys are looked at only inside the gate, and wiped when nobody is inside;
 //     those of a file when the last call that acquired them is done. Before keys
 //     go, whatever caches plaintext (Cache) has brought back what is to be written
@@ -73,6 +79,8 @@
 //	                   calls to the KMS, and while the kernel writes back: the
 //	                   calls of a file system only try it, and never wait.
 //	(the gate)         no lock: entering never waits
+//	intent             an intent is drawn before all locks that follow, slots included;
+//	                   nobody holds two
 //	redo slot          a slot is drawn before any lock of a file, and given back after
 //	file.write         one writer of a file's content or record at a time
 //	file.content       readers shared; exclusive while the change reaches the disk

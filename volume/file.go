@@ -56,6 +56,9 @@ func (n *Node) openFile(write bool) (*file, error) {
 	if write && n.vol.readOnly {
 		return nil, unix.EROFS
 	}
+	if err := n.makeGood(); err != nil {
+		return nil, err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.file == nil {
@@ -224,22 +227,22 @@ func (f *file) sealRecord(dst []byte, r crypto.Record) error {
 	return f.recSealer.Seal(dst, r)
 }
 
-// keepingTime makes a change and puts the modification time back. The caller
-// holds f.write.
-func (f *file) keepingTime(change func() error) error {
-	k := f.node.vol.backing
-	if f.mtime == nil {
-		var st unix.Statx_t
-		if err := k.Statx(f.desc.fd, "", &st); err != nil {
-			return err
-		}
-		f.mtime = &unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+// knowTime makes sure that f.mtime is the backing file's. The caller holds f.write.
+func (f *file) knowTime() error {
+	if f.mtime != nil {
+		return nil
 	}
-	if err := change(); err != nil {
-		f.mtime = nil
+	var st unix.Statx_t
+	if err := f.node.vol.backing.Statx(f.desc.fd, "", &st); err != nil {
 		return err
 	}
-	return k.Utimensat(f.desc.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, *f.mtime})
+	f.mtime = &unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+	return nil
+}
+
+// putTimeBack sets the modification time that a change of ours moved.
+func (f *file) putTimeBack(mtime unix.Timespec) error {
+	return f.node.vol.backing.Utimensat(f.desc.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime})
 }
 
 // rewriteRecord changes the record alone, for what the user does not see as a
@@ -270,29 +273,48 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 	c := change{
 		flags: slotTimes, atime: st.Atime, mtime: st.Mtime, segments: []segment{record},
 	}
+	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		c.flags |= slotSpecial
+		c.mode = uint32(st.Mode) & 0o7777
+	}
 	f.arm(s, &c)
 	defer s.disarm()
 
 	f.content.Lock()
 	defer f.content.Unlock()
-	if err := f.apply(s, &c); err != nil {
-		return err
+	if err := v.finish(f.desc.fd, pay, &c); err != nil {
+		return f.takeBack(s, &c, next, err)
 	}
 	f.rec = next
-	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
-		var now unix.Statx_t
-		if err := v.backing.Statx(f.desc.fd, "", &now); err != nil {
-			return err
-		}
-		if err := v.putSpecialBack(f.desc.fd, uint32(st.Mode), &now); err != nil {
-			return err
-		}
+	return nil
+}
+
+// takeBack writes the record again that a failed rewriteRecord was to replace.
+// It returns cause. The caller holds both locks.
+func (f *file) takeBack(s *slot, c *change, next crypto.Record, cause error) error {
+	var header [crypto.HeaderSize]byte
+	back, before := *c, f.nextRecord()
+	err := f.sealRecord(header[:], before)
+	if err == nil {
+		err = f.node.vol.finish(f.desc.fd, header[:], &back)
 	}
-	times := [2]unix.Timespec{
-		{Sec: 0, Nsec: unix.UTIME_OMIT},
-		{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)},
+	if err == nil {
+		f.rec = before
+		return cause
 	}
-	return v.backing.Utimensat(f.desc.fd, "", &times)
+	f.leave(s, c, next, cause, err)
+	return cause
+}
+
+// leave says that a change is half made, and keeps it for later.
+func (f *file) leave(s *slot, c *change, next crypto.Record, cause, err error) {
+	n := f.node
+	c.file, c.ino = f.id, n.key.ino
+	if n.vol.keep(s, *c, next) {
+		n.vol.log.Warn("a change that failed is made once the store is well again", "path", n.Path(), "cause", cause, "error", err)
+		return
+	}
+	n.vol.log.Error("a failed write left damage", "path", n.Path(), "backing", n.BackingPath(), "cause", cause, "error", err)
 }
 
 // nextRecord begins the record that will follow the one now on disk.
@@ -317,21 +339,26 @@ func (f *file) arm(s *slot, c *change) {
 	s.arm(f.node.vol.redo.session, c)
 }
 
-// apply writes a change's segments from the slot's payload.
+// apply makes a change from its slot's payload, but for what it puts back.
 func (f *file) apply(s *slot, c *change) error {
-	k, pay := f.node.vol.backing, s.payload()
+	return f.node.vol.apply(f.desc.fd, s.payload(), c)
+}
+
+// apply writes a change's segments to the file that is open as fd, and cuts it.
+func (v *Volume) apply(fd int, payload []byte, c *change) error {
+	k := v.backing
 	for _, seg := range c.segments {
-		if _, err := pwriteFull(k, f.desc.fd, pay[seg.from:seg.from+seg.len], seg.cipherOff); err != nil {
+		if _, err := pwriteFull(k, fd, payload[seg.from:seg.from+seg.len], seg.cipherOff); err != nil {
 			return err
 		}
 	}
 	if c.flags&slotPunch != 0 {
-		if err := k.Fallocate(f.desc.fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
+		if err := k.Fallocate(fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
 			return err
 		}
 	}
 	if c.flags&slotTruncate != 0 {
-		return k.Ftruncate(f.desc.fd, c.size)
+		return k.Ftruncate(fd, c.size)
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ func (s *hostStore) file(id crypto.ID) string { return filepath.Join(s.dir, id.S
 
 // load returns what the host knows of a volume, or nil if it does not know it.
 func (s *hostStore) load(id crypto.ID) (*HostState, error) {
-	b, err := readSmall(System{}, unix.AT_FDCWD, s.file(id), maxHostState)
+	b, err := readSmall(patient{System{}}, unix.AT_FDCWD, s.file(id), maxHostState)
 	if err == unix.ENOENT {
 		return nil, nil
 	}
@@ -121,7 +121,7 @@ func isFingerprint(s string) bool {
 func (s *hostStore) write(dirfd int, h *HostState) error {
 	b, err := json.MarshalIndent(h, "", "  ")
 	if err == nil {
-		err = replaceFile(System{}, dirfd, filepath.Base(s.file(h.ID)), append(b, '\n'))
+		err = replaceFile(patient{System{}}, dirfd, filepath.Base(s.file(h.ID)), append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("write host state %s: %w", s.file(h.ID), err)

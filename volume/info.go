@@ -60,7 +60,7 @@ func ReadInfo(dir string) (Info, error) {
 		return Info{}, err
 	}
 	defer unix.Close(fd)
-	c, err := readConfig(System{}, fd)
+	c, err := readConfig(patient{System{}}, fd)
 	if err != nil {
 		return Info{}, fmt.Errorf("read volume %s: %w", dir, err)
 	}
@@ -68,7 +68,7 @@ func ReadInfo(dir string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	live, err := liveSessions(System{}, fd)
+	live, err := liveSessions(patient{System{}}, fd)
 	if err != nil {
 		return Info{}, fmt.Errorf("read volume %s: %w", dir, err)
 	}

@@ -36,6 +36,8 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 		return nil, Attr{}, err
 	}
 	tmp := tmpPrefix + id.String()
+	in := v.intend(intent{kind: intentMake, id: id, to: entryIn(n, e.backing)})
+	defer in.done()
 	if err := v.backing.Mkdirat(d.fd, tmp, mode&0o7777|0o700); err != nil {
 		return nil, Attr{}, err
 	}
@@ -52,7 +54,7 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 		}
 	}
 	if err != nil {
-		v.removeTemporary(d.fd, tmp)
+		in.leave(v.removeTemporary(d.fd, tmp))
 		return nil, Attr{}, err
 	}
 	v.debts.oweDir(id)
@@ -110,12 +112,21 @@ func (n *Node) fillDirectory(d *descriptor, tmp string, rec crypto.DirRecord, mo
 
 // removeTemporary removes what a failed mkdir or rename left under a temporary
 // name: an empty directory with its record, or a record.
-func (v *Volume) removeTemporary(dirfd int, tmp string) {
-	if fd, err := v.backing.Openat(dirfd, tmp, unix.O_RDONLY|unix.O_DIRECTORY, 0); err == nil {
-		_ = v.backing.Unlinkat(fd, recordName, 0)
-		v.backing.Close(fd)
-		_ = v.backing.Unlinkat(dirfd, tmp, unix.AT_REMOVEDIR)
-		return
+func (v *Volume) removeTemporary(dirfd int, tmp string) error {
+	fd, err := v.backing.Openat(dirfd, tmp, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == unix.ENOTDIR || err == unix.ELOOP {
+		return v.backing.Unlinkat(dirfd, tmp, 0)
 	}
-	_ = v.backing.Unlinkat(dirfd, tmp, 0)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = v.backing.Unlinkat(fd, recordName, 0)
+	v.backing.Close(fd)
+	if err != nil && err != unix.ENOENT {
+		return err
+	}
+	return v.backing.Unlinkat(dirfd, tmp, unix.AT_REMOVEDIR)
 }

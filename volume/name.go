@@ -53,7 +53,7 @@ func (n *Node) encode(name string) (entryName, error) {
 // is id and which is open as dirfd.
 func (v *Volume) decode(id crypto.ID, dirfd int, backing string) (string, error) {
 	enc := backing
-	if strings.HasPrefix(backing, crypto.LongPrefix) {
+	if isLongName(backing) {
 		b, err := readSmall(v.backing, dirfd, backing+crypto.LongSuffix, maxLongName)
 		if err != nil {
 			return "", fmt.Errorf("read long name: %w", err)
@@ -92,10 +92,13 @@ func (v *Volume) storeLongName(dirfd int, e entryName) error {
 // dropLongName removes the file of a long name once its entry is gone. What
 // cannot be removed only takes up space.
 func (v *Volume) dropLongName(dirfd int, backing string) {
-	if strings.HasPrefix(backing, crypto.LongPrefix) {
+	if isLongName(backing) {
 		_ = v.backing.Unlinkat(dirfd, backing+crypto.LongSuffix, 0)
 	}
 }
+
+// isLongName tells whether a backing name is the short form of a long one.
+func isLongName(backing string) bool { return strings.HasPrefix(backing, crypto.LongPrefix) }
 
 // isTemporary tells what a crash may have left in a directory.
 func isTemporary(backing string) bool { return strings.HasPrefix(backing, tmpPrefix) }

@@ -34,17 +34,16 @@ func (w *writer) settle(cause error) error {
 		failed = append(failed, err)
 	}
 	w.tags.clear()
-	if err := w.sealRecord(w.slot.payload()[:crypto.HeaderSize], next); err != nil {
+	var header [crypto.HeaderSize]byte // the slot holds the change until this is settled
+	if err := w.sealRecord(header[:], next); err != nil {
 		failed = append(failed, err)
-	} else if _, err := pwriteFull(k, fd, w.slot.payload()[crypto.RecordOffset:crypto.HeaderSize],
-		crypto.RecordOffset); err != nil {
+	} else if _, err := pwriteFull(k, fd, header[crypto.RecordOffset:], crypto.RecordOffset); err != nil {
 		failed = append(failed, fmt.Errorf("write record: %w", err))
 	} else {
 		w.rec = next
 	}
 	if len(failed) > 0 {
-		w.node.vol.log.Error("a failed write left damage", "path", w.node.Path(), "backing", w.node.BackingPath(),
-			"cause", cause, "error", errors.Join(failed...))
+		w.leave(w.slot, &w.change, w.next, cause, errors.Join(failed...))
 	}
 	return cause
 }

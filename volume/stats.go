@@ -1,5 +1,7 @@
 package volume
 
+import "golang.org/x/sys/unix"
+
 import "time"
 
 // Stats is what can be said of an open volume at a moment.
@@ -31,4 +33,11 @@ func (v *Volume) Stats() Stats {
 		s.Closed = *v.custody.gate.reason.Load()
 	}
 	return s
+}
+
+// Statfs reports on the file system below.
+func (v *Volume) Statfs() (unix.Statfs_t, error) {
+	var st unix.Statfs_t
+	err := v.backing.Statfs(v.rootDesc.fd, &st)
+	return st, err
 }

@@ -32,27 +32,22 @@ func (n *Node) Symlink(name, target string, owner Owner) (*Node, Attr, error) {
 	if err != nil {
 		return nil, Attr{}, fmt.Errorf("%w: %w", unix.EINVAL, err)
 	}
-	return n.makeEntry(name, func(d *descriptor, e entryName) error {
-		content := crypto.EncodeSymlink(raw)
-		var id crypto.ID
-		if len(target) > inlineTarget {
-			if id, err = crypto.NewID(v.random); err != nil {
-				return err
-			}
-			content = id.String()
+	content := crypto.EncodeSymlink(raw)
+	var id crypto.ID
+	if len(target) > inlineTarget {
+		if id, err = crypto.NewID(v.random); err != nil {
+			return nil, Attr{}, err
+		}
+		content = id.String()
+	}
+	return n.makeEntry(name, making{link: id, owner: owner, make: func(d *descriptor, backing string) error {
+		if !id.IsZero() {
 			if err := writeNew(v.backing, v.links, content, 0o600, raw); err != nil {
 				return err
 			}
 		}
-		err := v.backing.Symlinkat(content, d.fd, e.backing)
-		if err == nil {
-			err = n.chownEntry(d, e, 0, owner)
-		}
-		if err != nil && !id.IsZero() {
-			_ = v.backing.Unlinkat(v.links, content, 0)
-		}
-		return err
-	})
+		return v.backing.Symlinkat(content, d.fd, backing)
+	}})
 }
 
 // Readlink returns the target of a symbolic link.

@@ -217,6 +217,7 @@ func (w *writer) carryOut(next crypto.Record) error {
 	}
 	w.change.segments = append(w.change.segments,
 		segment{crypto.RecordOffset, crypto.RecordOffset, crypto.HeaderSize - crypto.RecordOffset})
+	w.next = next
 	w.arm(w.slot, &w.change)
 	defer w.slot.disarm()
 

@@ -89,6 +89,7 @@ type Volume struct {
 	pinned      nodeSet
 	badXattrs   sync.Map // messages of damaged attribute names that were logged
 	debts       debts
+	late        lateChanges
 
 	keys     *keyCache
 	setbacks setbacks
@@ -102,9 +103,12 @@ type Volume struct {
 	links   int // descriptor of .kmsfs/links
 	redoDir int // descriptor of .kmsfs/redo
 	redo    *redoFile
-	session *session
-	hosts   *hostStore
-	host    *HostState
+	// holdMode arms a slot that puts a mode back; nil but while replay runs.
+	holdMode  func(*change) error
+	unsettled unsettledIntents
+	session   *session
+	hosts     *hostStore
+	host      *HostState
 }
 
 // Open unwraps the volume key and makes the volume in dir ready for use. One
@@ -136,6 +140,7 @@ func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error)
 	if v.backing == nil {
 		v.backing = System{}
 	}
+	v.backing = patient{v.backing}
 	if v.random == nil {
 		v.random = rand.Reader
 	}
@@ -282,13 +287,9 @@ func (v *Volume) start(o Options) error {
 	if err := v.beginWriting(o); err != nil {
 		return err
 	}
-	fd, err := v.backing.Openat(v.redoDir, v.session.id.String(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("make redo slots: %w", err)
-	}
-	v.redo = newRedoFile(fd, v.session.id, v.vk.Derive(crypto.LabelRedo))
 	v.reaper = &reaper{
 		settle: v.syncAll,
+		copied: v.copiesOf,
 		remove: v.sidecars.remove,
 		failed: func(id crypto.ID, err error) {
 			v.log.Warn("sidecar left behind", "sidecar", sidecarPath(id), "error", err)
@@ -301,6 +302,7 @@ func (v *Volume) start(o Options) error {
 		v.debts.paid(&v.debts.sidecars, k.id)
 	})
 	go v.watchConfig()
+	v.settleIntents()
 	return nil
 }
 
@@ -323,13 +325,6 @@ func (v *Volume) Fingerprint() string {
 // ReadOnly tells whether the volume was opened for reading only.
 func (v *Volume) ReadOnly() bool { return v.readOnly }
 
-// Statfs reports on the file system below.
-func (v *Volume) Statfs() (unix.Statfs_t, error) {
-	var st unix.Statfs_t
-	err := v.backing.Statfs(v.rootDesc.fd, &st)
-	return st, err
-}
-
 // Close ends all use of the volume: everything is made durable, the session is
 // ended cleanly and the keys are wiped. Nodes must not be used afterwards.
 func (v *Volume) Close() error {
@@ -342,6 +337,7 @@ func (v *Volume) Close() error {
 			n.Forget()
 		}
 		v.reaper.close()
+		errs = append(errs, v.settleAll())
 		// Only what is durable may be called cleanly ended: from then on every
 		// mismatch is damage.
 		errs = append(errs, v.syncAll())

@@ -78,7 +78,16 @@ func (f *file) writeAt(ctx context.Context, data []byte, plainOff int64, keepTim
 		f.mtime = nil
 		return w.commit()
 	}
-	return f.keepingTime(w.commit)
+	if err := f.knowTime(); err != nil {
+		return err
+	}
+	w.change.flags = slotTimes
+	w.change.mtime = unix.StatxTimestamp{Sec: f.mtime.Sec, Nsec: uint32(f.mtime.Nsec)}
+	err = w.commit()
+	if err != nil {
+		f.mtime = nil
+	}
+	return err
 }
 
 // writer is one write of at most maxWrite bytes on its way to the disk. The
@@ -95,6 +104,7 @@ type writer struct {
 	first, last uint64 // blocks touched
 	old         oldBlocks
 	change      change
+	next        crypto.Record // once it is made
 }
 
 // sealed is where block index goes in the payload, n bytes of plaintext.
@@ -162,6 +172,7 @@ func (w *writer) commit() error {
 	} else {
 		w.change.segments = append(w.change.segments, blocks, record)
 	}
+	w.next = next
 	w.arm(w.slot, &w.change)
 	defer w.slot.disarm()
 
@@ -172,6 +183,9 @@ func (w *writer) commit() error {
 	}
 	w.rec = next
 	w.rememberTags(padded)
+	if w.change.flags&slotTimes != 0 {
+		return w.putTimeBack(*w.mtime)
+	}
 	return nil
 }
 
