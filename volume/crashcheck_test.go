@@ -1,0 +1,370 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// restarted is a store after a power cut: its inodes have the numbers that they had
+// before, and nothing has to be durable any more.
+type restarted struct {
+	System
+	inos map[uint64]uint64 // as they are now, to those of before
+}
+
+func (restarted) Fsync(int) error     { return nil }
+func (restarted) Fdatasync(int) error { return nil }
+func (restarted) Syncfs(int) error    { return nil }
+
+func (k restarted) ino(now uint64) uint64 {
+	if before, ok := k.inos[now]; ok {
+		return before
+	}
+	return now | 1<<40 // made since
+}
+
+func (k restarted) Statx(dirfd int, name string, st *unix.Statx_t) error {
+	err := k.System.Statx(dirfd, name, st)
+	st.Ino = k.ino(st.Ino)
+	return err
+}
+
+func (k restarted) Getdents(fd int, buf []byte) (int, error) {
+	n, err := k.System.Getdents(fd, buf)
+	for at := 0; at < n; { // struct linux_dirent64: number, offset, length of the record
+		binary.NativeEndian.PutUint64(buf[at:], k.ino(binary.NativeEndian.Uint64(buf[at:])))
+		at += int(binary.NativeEndian.Uint16(buf[at+16:]))
+	}
+	return n, err
+}
+
+// verdict is what was found in one state, or in many.
+type verdict struct {
+	states, files, blocks int
+	exceptions            int // blocks that were synced, then overwritten, and are unreadable
+	unsynced              int // blocks that never were, and are unreadable
+	violations            []string
+}
+
+func (a *verdict) add(b *verdict) {
+	a.states += b.states
+	a.files += b.files
+	a.blocks += b.blocks
+	a.exceptions += b.exceptions
+	a.unsynced += b.unsynced
+	a.violations = append(a.violations, b.violations...)
+}
+
+// check is the look at one state.
+type check struct {
+	*crashLoad
+	state  *crashState
+	strict bool
+	verdict
+}
+
+func (c *check) violation(format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	for _, letter := range []string{"x", "y"} { // of long names
+		what = strings.ReplaceAll(what, strings.Repeat(letter, 200), letter+"…")
+	}
+	c.violations = append(c.violations, what)
+}
+
+// checkState makes the state in dir, mounts it, and compares it with what had been
+// acknowledged before.
+func (l *crashLoad) checkState(s *crashState, dir string, strict bool) *verdict {
+	c := &check{crashLoad: l, state: s, strict: strict}
+	c.states = 1
+	defer os.RemoveAll(dir)
+	backing, hosts := filepath.Join(dir, "backing"), filepath.Join(dir, "hosts")
+	err := os.Mkdir(dir, 0o700)
+	var inos map[uint64]uint64
+	if err == nil {
+		inos, err = s.materialize(backing)
+	}
+	if err == nil {
+		err = l.hostAfter(s, backing, hosts)
+	}
+	if err != nil {
+		c.violation("the test itself: %v", err)
+		return &c.verdict
+	}
+	o := l.b.options()
+	if l.rewrapped > 0 && s.k >= l.rewrapped { // the old key is gone for good
+		left := *l.b
+		left.kms = &fakeKMS{keys: map[string]*crypto.XAES{keyB: l.b.kms.keys[keyB]}, calls: map[string]int{}}
+		o.Providers = left.registry()
+	}
+	o.StateDir, o.Backing, o.Strict, o.Log = hosts, restarted{inos: inos}, strict, slog.New(slog.DiscardHandler)
+	v, err := Open(context.Background(), backing, o)
+	if err != nil {
+		c.violation("it does not mount: %v", err)
+		return &c.verdict
+	}
+	if !v.relaxed {
+		c.violation("seals are enforced after a power cut")
+	}
+	c.directory(l.root, v.Root())
+	if err := v.Close(); err != nil {
+		c.violation("close: %v", err)
+	}
+	return &c.verdict
+}
+
+// hostAfter writes what the host remembers of it: another boot, without an end.
+func (l *crashLoad) hostAfter(s *crashState, backing, hosts string) error {
+	h := s.log[max(0, s.k-1)].host
+	h.Path, h.Boot, h.Open, h.Unsettled = backing, "another-boot", true, false
+	b, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(hosts, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(hosts, h.ID.String()+".json"), b, 0o600)
+}
+
+// dirAck is the last fsync of the directory before the power cut.
+func (c *check) dirAck(d *tracked) *dirAck {
+	for i := range slices.Backward(d.dirAcks) {
+		if d.dirAcks[i].at <= c.state.k {
+			return &d.dirAcks[i]
+		}
+	}
+	return nil
+}
+
+// promised tells whether an entry of a directory was synced and not touched since.
+func (c *check) promised(d *tracked, name string) *tracked {
+	ack := c.dirAck(d)
+	if ack == nil || ack.entries[name] == nil {
+		return nil
+	}
+	for _, n := range d.named {
+		if n.name == name && n.at >= ack.at && n.at < c.state.k {
+			return nil
+		}
+	}
+	return ack.entries[name]
+}
+
+// hasSynced tells whether there is a synced file in a directory of the state.
+func (c *check) hasSynced(o *object) bool {
+	for _, child := range c.state.tree[o] {
+		if f := c.byObj[child]; f != nil && (f.isFile() && c.ack(f) >= 0 || f.isDir() && c.hasSynced(child)) {
+			return true
+		}
+	}
+	return false
+}
+
+// directory compares a directory with the state's and with what was promised.
+func (c *check) directory(d *tracked, n *Node) {
+	found, bad, err := listed(n)
+	if err != nil {
+		if c.hasSynced(d.obj) || c.dirAck(d) != nil {
+			c.violation("directory %q, with synced files: %v", n.Path(), err)
+		}
+		return
+	}
+	if ack := c.dirAck(d); ack != nil {
+		for name := range ack.entries {
+			want := c.promised(d, name)
+			if want == nil {
+				continue
+			}
+			at, ok := found[name]
+			if !ok || at.obj(c.state, d) != want.obj {
+				c.violation("%q of directory %q was synced and is not there", name, n.Path())
+			}
+		}
+	}
+	for backing, o := range c.state.tree[d.obj] {
+		f := c.byObj[o]
+		if f == nil {
+			continue // kmsfs's own, or on its way
+		}
+		name, at := "", entry{}
+		for plain, e := range found {
+			if e.backing == backing {
+				name, at = plain, e
+			}
+		}
+		if name != "" && !f.names[name] {
+			c.violation("%q in directory %q never had this name", name, n.Path())
+		}
+		c.object(f, at.node, fmt.Sprintf("%q in directory %q", name, n.Path()), name != "" && c.promised(d, name) == f, bad)
+	}
+}
+
+// entry is what a volume lists.
+type entry struct {
+	node    *Node
+	backing string
+}
+
+func (e entry) obj(s *crashState, d *tracked) *object { return s.tree[d.obj][e.backing] }
+
+// listed is what a directory shows, by name, and what it does not and why.
+func listed(n *Node) (_ map[string]entry, bad []error, _ error) {
+	l, err := n.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer l.Close()
+	found := map[string]entry{}
+	for {
+		e, err := l.Next()
+		if err != nil {
+			return found, bad, nil // io.EOF
+		}
+		if e.Name == "." || e.Name == ".." {
+			continue
+		}
+		child, _, err := n.Lookup(e.Name)
+		if err != nil || strings.HasPrefix(e.Name, brokenPrefix) {
+			bad = append(bad, fmt.Errorf("%s: %w", e.Name, err))
+			continue
+		}
+		if p, ok := child.at(); ok {
+			for _, q := range child.known() {
+				if q.name == e.Name && q.parent == n {
+					p = q
+				}
+			}
+			found[e.Name] = entry{child, p.backing}
+		}
+	}
+}
+
+// object compares one object; n is nil if the volume does not show it.
+func (c *check) object(f *tracked, n *Node, where string, promised bool, bad []error) {
+	switch {
+	case f.isDir():
+		if n != nil {
+			c.directory(f, n)
+		} else if c.hasSynced(f.obj) {
+			c.violation("a directory with synced files is not shown in %s: %v", where, bad)
+		}
+	case f.isFile():
+		if n != nil {
+			c.file(f, n, where)
+		} else if c.ack(f) >= 0 {
+			c.violation("a synced file is not shown in %s: %v", where, bad)
+		}
+	case n == nil:
+	default:
+		target, err := n.Readlink()
+		if promised && err != nil {
+			c.violation("symlink %s was synced: %v", where, err)
+		}
+		if err == nil && target != f.target {
+			c.violation("symlink %s leads elsewhere", where)
+		}
+	}
+}
+
+// ack is the newest version that had been synced; -1 if none had.
+func (c *check) ack(f *tracked) int { return c.ackOf(f, false) }
+
+func (c *check) ackOf(f *tracked, attrs bool) int {
+	for _, a := range slices.Backward(f.acks) {
+		if a.at <= c.state.k && (a.attrs || !attrs) {
+			return a.version
+		}
+	}
+	return -1
+}
+
+// since are the versions that a file may have from one on.
+func (c *check) since(f *tracked, version int) []fileVersion {
+	end := len(f.versions)
+	for end > 1 && f.versions[end-1].at >= c.state.k {
+		end--
+	}
+	return f.versions[max(0, version):max(end, version+1)]
+}
+
+func (c *check) file(f *tracked, n *Node, where string) {
+	c.files++
+	ack := c.ack(f)
+	a, err := n.Attr()
+	if err == nil {
+		_, err = n.openFile(false)
+		if err == nil {
+			n.file.release()
+		}
+	}
+	if err != nil {
+		if ack >= 0 {
+			c.violation("synced file %s: %v", where, err)
+		}
+		return
+	}
+	versions := c.since(f, ack)
+	least, most := len(versions[0].content), 0
+	for _, v := range versions {
+		least, most = min(least, len(v.content)), max(most, len(v.content))
+	}
+	if ack >= 0 && (int(a.Size) < least || int(a.Size) > most) {
+		c.violation("synced file %s has %d bytes, want %d to %d", where, a.Size, least, most)
+	}
+	for block := 0; block*crypto.BlockSize < int(a.Size); block++ {
+		c.block(f, n, where, block, ack, versions)
+	}
+	attr, err := n.Getxattr("user.k")
+	if err != nil && !errors.Is(err, unix.ENODATA) {
+		c.violation("attribute of file %s: %v", where, err)
+	} else if !slices.ContainsFunc(c.since(f, c.ackOf(f, true)), func(v fileVersion) bool { return v.attr == string(attr) }) {
+		c.violation("attribute of file %s has a value that it never had since it was synced", where)
+	}
+}
+
+func (c *check) block(f *tracked, n *Node, where string, block, ack int, versions []fileVersion) {
+	c.blocks++
+	buf := make([]byte, crypto.BlockSize)
+	got, err := n.ReadAt(context.Background(), buf, int64(block)*crypto.BlockSize)
+	synced := ack >= 0 && block*crypto.BlockSize < len(versions[0].content)
+	if err != nil {
+		if !errors.Is(err, ErrIntegrity) && synced {
+			c.violation("file %s, block %d: %v", where, block, err)
+			return
+		}
+		changed := slices.ContainsFunc(versions[1:], func(v fileVersion) bool {
+			return v.from < (block+1)*crypto.BlockSize && v.to > block*crypto.BlockSize
+		})
+		switch {
+		case !synced:
+			c.unsynced++
+		case !changed || c.strict:
+			c.violation("file %s, block %d was synced, overwritten since: %v: %v", where, block, changed, err)
+		default:
+			c.exceptions++
+		}
+		return
+	}
+	buf = buf[:got]
+	for _, v := range versions {
+		if bytes.Equal(buf, blockOfVersion(&v, block, got)) {
+			return
+		}
+	}
+	if synced || !bytes.Equal(buf, make([]byte, got)) {
+		c.violation("file %s, block %d has a content that it never had (since it was synced: %v)", where, block, synced)
+	}
+}
