@@ -62,13 +62,16 @@ func readConfig(k Backing, root int) (*Config, error) {
 }
 
 // readConfigIn is readConfig with .kmsfs open as meta.
-func readConfigIn(k Backing, meta int) (*Config, error) {
-	b, err := readSmall(k, meta, configName, maxConfig)
+func readConfigIn(k Backing, meta int) (*Config, error) { return readConfigNamed(k, meta, configName) }
+
+// readConfigNamed reads the configuration, or with configBackup its previous version.
+func readConfigNamed(k Backing, meta int, name string) (*Config, error) {
+	b, err := readSmall(k, meta, name, maxConfig)
 	switch {
 	case err == nil:
 		return parseConfig(b)
 	case err == unix.ENOENT:
-		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, configName, ErrNotVolume)
+		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, name, ErrNotVolume)
 	case err == unix.ELOOP:
 		return nil, malformedConfig("it is a symbolic link")
 	case err == unix.EISDIR || err == unix.ESPIPE || err == unix.ENXIO:
@@ -76,7 +79,7 @@ func readConfigIn(k Backing, meta int) (*Config, error) {
 	case errors.Is(err, errTooLong):
 		return nil, malformedConfig(err.Error())
 	}
-	return nil, fmt.Errorf("read %s: %w", configName, err)
+	return nil, fmt.Errorf("read %s: %w", name, err)
 }
 
 var errConfigChanged = errors.New("somebody else changed it meanwhile")

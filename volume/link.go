@@ -54,6 +54,7 @@ func (n *Node) Link(target *Node, name string) (Attr, error) {
 		}
 		defer from.release()
 		err = v.backing.Linkat(from.fd, p.backing, d.fd, backing)
+		v.moved(target)
 		if err != nil && !linked {
 			if back := target.unmarkLinked(p); back != nil {
 				v.log.Warn("a file stays bound to no name", "path", target.Path(), "error", back)
