@@ -52,19 +52,22 @@ func openMeta(k Backing, root int) (fd int, err error) {
 
 // readConfig reads .kmsfs/volume.json below the backing directory open as root.
 // Errors are ErrNotVolume, ErrFormat, ErrIntegrity and those of the file system.
-func readConfig(k Backing, root int) (*Config, error) {
+func readConfig(k Backing, root int) (*Config, error) { return readConfigBelow(k, root, configName) }
+
+// readConfigBelow is readConfig, or with configBackup reads its previous version.
+func readConfigBelow(k Backing, root int, name string) (*Config, error) {
 	meta, err := openMeta(k, root)
 	if err != nil {
 		return nil, err
 	}
 	defer k.Close(meta)
-	return readConfigIn(k, meta)
+	return readConfigNamed(k, meta, name)
 }
 
-// readConfigIn is readConfig with .kmsfs open as meta.
+// readConfigIn reads volume.json with .kmsfs open as meta.
 func readConfigIn(k Backing, meta int) (*Config, error) { return readConfigNamed(k, meta, configName) }
 
-// readConfigNamed reads the configuration, or with configBackup its previous version.
+// readConfigNamed is readConfigBelow with .kmsfs open as meta.
 func readConfigNamed(k Backing, meta int, name string) (*Config, error) {
 	b, err := readSmall(k, meta, name, maxConfig)
 	switch {

@@ -14,6 +14,7 @@
 //	init.go mount.go unmount.go info.go status.go lock.go version.go kms.go      the subcommands
 //	rewrap.go        changing a volume's keys
 //	reencrypt.go     new data keys for files
+//	fsck.go          checking a volume and repairing it
 //	progress.go      how far something is that takes long
 //	kmsverbs.go      the verbs of kms, in one table
 //	kmsflags.go      an operation's input as flags
