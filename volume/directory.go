@@ -52,7 +52,7 @@ func (n *Node) dirID() (crypto.ID, error) {
 // readRecord reads the directory's record and authenticates it; where it is
 // missing because a removal was interrupted, it is put back first.
 func (n *Node) readRecord() (crypto.DirRecord, error) {
-	if n.undecipherable.Load() {
+	if n.undecipherable.Load() && !n.vol.checking {
 		return crypto.DirRecord{}, n.integrity(-1, errors.New("its name does not decrypt"))
 	}
 	d, err := n.use()
@@ -92,11 +92,10 @@ func (n *Node) checkDirBinding(rec crypto.DirRecord) error {
 		return nil
 	}
 	err = n.integrity(-1, errors.New("it belongs under another name: the backing directory was moved or swapped"))
-	if !n.vol.relaxed {
-		return err
+	if n.vol.accepts(err) {
+		return nil
 	}
-	n.vol.log.Warn("accepted after a power cut", "error", err)
-	return nil
+	return err
 }
 
 // rewriteDirRecord changes the directory's record in place. It is smaller than

@@ -45,6 +45,7 @@
 //	reencrypt.go reencryptfile.go reencryptjournal.go   new data keys: files written anew
 //	meter.go        calls to KMSs counted and held back
 //	ahead.go stream.go   data keys unwrapped ahead of who reads file after file
+//	fsck*.go        Fsck: checking everything, and mending what can be mended
 //	walk.go         in which order such programs read
 //	pace.go         how many calls to a KMS to have under way
 //	reap.go         removal of sidecars that no file needs any more

@@ -36,6 +36,8 @@ type file struct {
 	// accepted: after a power cut something did not match the seal and was
 	// accepted, so the counts prove nothing and there is no root any more.
 	accepted atomic.Bool
+	// lost: its record is damaged, and this state is what fsck could tell without.
+	lost bool
 }
 
 // writerSession is the sealer that goes with some keys.
@@ -85,7 +87,7 @@ func (f *file) wipe() {
 
 // load opens the backing file and authenticates its record. The caller holds n.mu.
 func (n *Node) load(write bool) error {
-	if n.undecipherable.Load() {
+	if n.undecipherable.Load() && !n.vol.checking {
 		return n.integrity(-1, errors.New("its name does not decrypt"))
 	}
 	if n.desc != nil && n.desc.data {

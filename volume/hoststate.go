@@ -30,8 +30,8 @@ type HostState struct {
 	Boot    string    `json:"boot"`
 	Session crypto.ID `json:"session"`
 	Open    bool      `json:"open"`
-	// Unsettled: a boot ended with the volume open, and no session since has
-	// ended cleanly.
+	// Unsettled: a boot ended with the volume open, and no check since has come to
+	// its end.
 	Unsettled bool `json:"unsettled"`
 }
 
@@ -204,8 +204,18 @@ func (s *hostStore) end(id, session crypto.ID) error {
 	return s.close(id, session, true)
 }
 
-// cancel notes that a session ended without having changed anything, and so
-// settles nothing either.
+// settle notes that a check has made good what a power cut may have torn, and that
+// it is durable. The session goes on.
+func (s *hostStore) settle(id, session crypto.ID) error {
+	_, err := s.update(id, func(h *HostState) {
+		if h.Session == session {
+			h.Unsettled = false
+		}
+	})
+	return err
+}
+
+// cancel notes that a session ended that settled nothing.
 func (s *hostStore) cancel(id, session crypto.ID) error {
 	return s.close(id, session, false)
 }

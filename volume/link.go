@@ -56,7 +56,9 @@ func (n *Node) Link(target *Node, name string) (Attr, error) {
 		if err := n.payForArrival(target, p.parent, backing); err != nil {
 			return err
 		}
-		return v.backing.Linkat(from.fd, p.backing, d.fd, backing)
+		err = v.backing.Linkat(from.fd, p.backing, d.fd, backing)
+		v.moved(target)
+		return err
 	}})
 	if err != nil && !linked {
 		in.leave(target.unmarkLinked(p))

@@ -206,6 +206,10 @@ func (m *move) carryOut(exchange bool, doom *doomed, id crypto.ID) error {
 		m.vol.dropLongName(from.desc.fd, from.name.backing)
 	}
 	m.unbind(from.node, to)
+	m.vol.moved(from.node)
+	if exchange {
+		m.vol.moved(to.node)
+	}
 	return nil
 }
 

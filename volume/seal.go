@@ -65,12 +65,24 @@ func (f *file) checkSize(cipherSize int64) error {
 // mismatch deals with something that does not match the seal: it is an error,
 // but after a power cut, which may have reordered writes, it is only reported.
 func (f *file) mismatch(err error) error {
-	if !f.node.vol.relaxed {
+	if !f.node.vol.accepts(err) {
 		return err
 	}
-	f.node.vol.log.Warn("accepted after a power cut", "error", err)
 	f.accepted.Store(true)
 	return nil
+}
+
+// accepts tells whether a mismatch is accepted, and reports it then: after a power
+// cut, until a check has settled everything, and by such a check.
+func (v *Volume) accepts(mismatch error) bool {
+	if v.checking {
+		return true
+	}
+	if !v.relaxed || v.settled.Load() {
+		return false
+	}
+	v.log.Warn("accepted after a power cut", "error", mismatch)
+	return true
 }
 
 // checkBinding makes sure that the file is where its record says. A file that

@@ -48,6 +48,8 @@ type Options struct {
 	Uptime func() time.Duration
 	// MaxDescriptors bounds the open backing descriptors; 0 means half of the limit.
 	MaxDescriptors int
+
+	backupConfig bool // go by the previous version of volume.json
 }
 
 func (o *Options) now() time.Time {
@@ -60,14 +62,19 @@ func (o *Options) now() time.Time {
 // Volume is an open volume. Its methods, and those of its nodes, are safe for
 // concurrent use.
 type Volume struct {
-	id       crypto.ID
-	config   atomic.Pointer[Config] // see conf
-	mode     KeyMode                // never changes
-	readOnly bool
-	strict   bool
+	id         crypto.ID
+	config     atomic.Pointer[Config] // see conf
+	mode       KeyMode                // never changes
+	configName string                 // that it was opened by
+	readOnly   bool
+	strict     bool
 	// relaxed: a power cut may have torn unsynced writes, so that seals that
 	// do not match are reported and accepted.
 	relaxed bool
+	// settled: a check has made good what may be torn; see accepts.
+	settled  atomic.Bool
+	settling settling
+	checking bool // fsck: it has the volume for itself, and says itself what does not match
 
 	backing     Backing
 	random      io.Reader
@@ -138,13 +145,17 @@ func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
 // so only configuration and sidecars may be used. The caller releases it.
 func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	v := &Volume{
-		readOnly: o.ReadOnly, strict: o.Strict, backing: o.Backing, random: o.Random, log: o.Log,
+		configName: configName,
+		readOnly:   o.ReadOnly, strict: o.Strict, backing: o.Backing, random: o.Random, log: o.Log,
 		providers: o.Providers, kmsDeadline: o.KMSDeadline, keyTTL: o.KeyTTL, uptime: o.Uptime, meta: -1, links: -1, redoDir: -1,
 	}
 	if v.backing == nil {
 		v.backing = System{}
 	}
 	v.backing = patient{v.backing}
+	if o.backupConfig {
+		v.configName = configBackup
+	}
 	if v.random == nil {
 		v.random = rand.Reader
 	}
@@ -196,7 +207,7 @@ func (v *Volume) openTree(dir string) error {
 		return fmt.Errorf("open volume %s: %w", dir, err)
 	}
 	stamp, _ := v.configStamp() // before it is read: a later one is seen as such
-	config, err := readConfigIn(v.backing, v.meta)
+	config, err := readConfigNamed(v.backing, v.meta, v.configName)
 	if err != nil {
 		return fmt.Errorf("open volume %s: %w", dir, err)
 	}

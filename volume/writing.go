@@ -63,7 +63,7 @@ func (v *Volume) beginWriting(o Options) error {
 // operations on names that are still to be settled.
 func (v *Volume) recover(boot string) ([]*intent, error) {
 	if v.relaxed = v.host.mayBeTorn(boot); v.relaxed {
-		v.log.Warn("the host stopped while the volume was mounted: what does not match its seal is reported and accepted until the next clean unmount")
+		v.log.Warn("the host stopped while the volume was mounted: what does not match its seal is reported and accepted until a check has settled it")
 	}
 	end := v.host.lastEnd(boot)
 	if end == endClean {
@@ -126,7 +126,11 @@ func (v *Volume) clearRedo() error {
 // endWriting gives the volume free and notes that it ended cleanly.
 func (v *Volume) endWriting() error {
 	v.removeRedo()
-	err := v.hosts.end(v.id, v.session.id)
+	end := v.hosts.end
+	if v.mustSettle() {
+		end = v.hosts.cancel
+	}
+	err := end(v.id, v.session.id)
 	v.session.end()
 	return err
 }
