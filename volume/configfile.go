@@ -69,11 +69,7 @@ func readConfigIn(k Backing, meta int) (*Config, error) {
 		return parseConfig(b)
 	case err == unix.ENOENT:
 		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, configName, ErrNotVolume)
-	case err == unix.ELOOP:
-		return nil, malformedConfig("it is a symbolic link")
-	case err == unix.EISDIR || err == unix.ESPIPE || err == unix.ENXIO:
-		return nil, malformedConfig("it is no regular file")
-	case errors.Is(err, errTooLong):
+	case errors.Is(err, errTooLong), errors.Is(err, errNotRegular):
 		return nil, malformedConfig(err.Error())
 	}
 	return nil, fmt.Errorf("read %s: %w", configName, err)

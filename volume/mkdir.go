@@ -65,7 +65,7 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 	}
 	child := v.internNew(place{parent: n, name: name, backing: e.backing}, &st)
 	child.mu.Lock()
-	child.dir = &directory{id: id}
+	child.dir = &directory{id: id, at: place{parent: n, name: name, backing: e.backing}}
 	child.mu.Unlock()
 	a, err := child.attr(&st)
 	return child, a, err

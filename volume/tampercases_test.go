@@ -35,6 +35,12 @@ func (m manipulation) concerns(more []string) manipulation {
 	return m
 }
 
+// concernsLinksOf says that of the entry only the number of links is concerned.
+func (m manipulation) concernsLinksOf(path string) manipulation {
+	m.owners = []string{path + linksOnly}
+	return m
+}
+
 // manipulations lists all that is tried.
 func (w *tamperTree) manipulations() []manipulation {
 	objects := w.objects()
@@ -53,7 +59,45 @@ func (w *tamperTree) manipulations() []manipulation {
 	all = append(all, w.links()...)
 	all = append(all, w.directories()...)
 	all = append(all, w.attributes()...)
-	return append(all, w.stores()...)
+	all = append(all, w.stores()...)
+	for i := range all {
+		m := &all[i]
+		if m.kind == "sidecar" && m.owners[0] == "empty" {
+			m.must = false // no key is needed to read nothing
+		}
+		// Most are read without a session, which takes less time.
+		m.readOnly = m.undo != nil || i%4 != 0 && !*tamperAll
+	}
+	if w.mode == ModeVolume && !*tamperAll {
+		// Only sidecars differ; some of the rest will do.
+		i := 0
+		all = slices.DeleteFunc(all, func(m manipulation) bool {
+			i++
+			return m.kind != "sidecar" && i%10 != 0
+		})
+	}
+	return all
+}
+
+// partners are the objects of o's kind that take part in what is tried with pairs:
+// all of them, or by default the next ones and some that are linked.
+func (o tamperObject) partners(objects []tamperObject) []tamperObject {
+	var of []tamperObject
+	for _, other := range objects {
+		if other.kind == o.kind && !slices.Contains(other.owners, o.owners[0]) {
+			of = append(of, other)
+		}
+	}
+	if *tamperAll || len(of) < 3 {
+		return of
+	}
+	linked := slices.IndexFunc(of, tamperObject.isLinked)
+	after := max(0, slices.IndexFunc(of, func(x tamperObject) bool { return x.owners[0] > o.owners[0] }))
+	some := []tamperObject{of[after], of[(after+1)%len(of)]}
+	if linked >= 0 {
+		some = append(some, of[linked])
+	}
+	return some
 }
 
 // objects lists the backing directory's files, symlinks and special files.
@@ -220,7 +264,10 @@ func (w *tamperTree) blocks(o tamperObject) []manipulation {
 				copy(block(b, i), block(content, j))
 				copy(block(b, j), block(content, i))
 			}))
-			write("block doubled", fmt.Sprint(i), "", edit(func(b []byte) { copy(block(b, j), block(content, i)) }))
+			if !crypto.IsHole(block(content, i)) {
+				erased = ""
+			}
+			write("block doubled", fmt.Sprint(i), erased, edit(func(b []byte) { copy(block(b, j), block(content, i)) }))
 		}
 		dense := readPath(w.t, filepath.Join(w.now, w.entries["linked 2"].backing))
 		if o.owners[0] != "linked 2" && len(block(content, i)) == crypto.CipherBlockSize {
@@ -228,6 +275,9 @@ func (w *tamperTree) blocks(o tamperObject) []manipulation {
 		}
 	}
 	write("header older", "", "", edit(func(b []byte) { copy(b, older[:crypto.HeaderSize]) }))
+	if len(all) > 0 && count > wholeFileBlocks {
+		all[len(all)-1].must = false // the content is what it was
+	}
 	write("content older", "", unread("older-block"), edit(func(b []byte) { copy(b[crypto.HeaderSize:], older[crypto.HeaderSize:]) }))
 	return all
 }

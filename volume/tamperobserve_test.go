@@ -57,6 +57,12 @@ func (o observation) directory(dir *Node, prefix string, base observation) {
 			names = append(names, rest)
 		}
 	}
+	// A damaged directory that is empty lists nothing; looking anything up shows it.
+	_, _, err = dir.Lookup("no such name")
+	if err == unix.ENOENT {
+		err = nil
+	}
+	o.put(strings.TrimSuffix(prefix, "/"), "probe", "", err)
 	for _, name := range names {
 		n, a, err := dir.Lookup(name)
 		switch {
@@ -175,7 +181,7 @@ func (o observation) compare(base observation, owners []string) difference {
 			// Listed as broken; kind and mode are the backing entry's.
 		case shown && value:
 			d.silent = append(d.silent, short())
-		case got == absent && broken || coveredBy(seenAt, path):
+		case (got == absent || !shown) && broken || coveredBy(seenAt, path):
 		default:
 			d.silent = append(d.silent, short())
 		}

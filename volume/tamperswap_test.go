@@ -58,10 +58,7 @@ func (w *tamperTree) replacements(o tamperObject, objects []tamperObject) []mani
 	from := func(root, backing string) func(w *tamperTree, to string) {
 		return func(w *tamperTree, to string) { copyTree(w.t, filepath.Join(root, backing), to) }
 	}
-	for _, other := range objects {
-		if other.kind != o.kind || slices.Contains(other.owners, o.owners[0]) {
-			continue
-		}
+	for _, other := range o.partners(objects) {
 		put("replaced by another's", "by that of "+other.owners[0], o.unseenIn(other), from(w.now, other.backing))
 		put("replaced by a hard link", "to that of "+other.owners[0], o.unseenIn(other), func(w *tamperTree, to string) {
 			if err := os.Link(w.touch(other.backing), to); err != nil {
@@ -105,7 +102,9 @@ func (w *tamperTree) replacements(o tamperObject, objects []tamperObject) []mani
 			w.t.Fatal(err)
 		}
 	})
-	all[len(all)-1].owners = append(slices.Clone(o.owners), brokenPrefix)
+	if o.kind == "symlink" { // attributes go with it
+		all[len(all)-1].row = "unbound-attribute"
+	}
 	put("replaced by a symlink", "link 2", o.rowFor("symlink"), from(w.now, w.entries["link 2"].backing))
 	if o.kind == "symlink" || o.kind == "special file" {
 		put("replaced by a data file", "", "", from(w.now, w.entries["dense"].backing))
@@ -154,10 +153,7 @@ func (w *tamperTree) strangeOf(o tamperObject) (string, bool) {
 // exchanges swaps two objects of a kind.
 func (w *tamperTree) exchanges(o tamperObject, objects []tamperObject) []manipulation {
 	var all []manipulation
-	for _, other := range objects {
-		if other.kind != o.kind || slices.Contains(other.owners, o.owners[0]) {
-			continue
-		}
+	for _, other := range o.partners(objects) {
 		m := o.of("exchanged with another's", "with "+other.owners[0], func(w *tamperTree) { exchange(w, o.backing, other.backing) })
 		m = m.concerns(other.owners)
 		row := o.unseenIn(other)
@@ -235,6 +231,12 @@ func (w *tamperTree) directories() []manipulation {
 	file := tamperObject{"data file", inside.backing, []string{"dir 1/inside"}, unix.S_IFREG}
 	all = append(all,
 		file.of("moved", "to the root", func(w *tamperTree) { rename(w, inside.backing, filepath.Base(inside.backing)) }).mustBeSeen(),
+		file.of("hard link planted", "under a name of no meaning", func(w *tamperTree) {
+			if err := os.Link(filepath.Join(w.dir, inside.backing), w.touch(inside.backing+"A")); err != nil {
+				w.t.Fatal(err)
+			}
+			w.touch(inside.backing)
+		}).mustBeSeen().concernsLinksOf("dir 1/inside"),
 		file.of("moved", "under a name of no meaning", func(w *tamperTree) { rename(w, inside.backing, inside.backing+"A") }).mustBeSeen())
 	return all
 }
