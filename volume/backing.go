@@ -201,8 +201,16 @@ func pwriteFull(k Backing, fd int, b []byte, cipherOff int64) (int, error) {
 }
 
 // readSmall reads a whole file of at most limit bytes below dirfd. A longer one
-// is an error, so that nothing planted can make us read without end.
+// is an error, so that nothing planted can make us read without end, and so is
+// what is no regular file (errNotRegular), which is not opened.
 func readSmall(k Backing, dirfd int, name string, limit int) ([]byte, error) {
+	var st unix.Statx_t
+	if err := k.Statx(dirfd, name, &st); err != nil {
+		return nil, err
+	}
+	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFREG {
+		return nil, errNotRegular
+	}
 	fd, err := k.Openat(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -235,5 +243,7 @@ func writeNew(k Backing, dirfd int, name string, mode uint32, b []byte) error {
 	}
 	return err
 }
+
+var errNotRegular = errors.New("not a regular file")
 
 var errTooLong = errors.New("longer than anything kmsfs writes there")

@@ -75,11 +75,7 @@ func readConfigNamed(k Backing, meta int, name string) (*Config, error) {
 		return parseConfig(b)
 	case err == unix.ENOENT:
 		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, name, ErrNotVolume)
-	case err == unix.ELOOP:
-		return nil, malformedConfig("it is a symbolic link")
-	case err == unix.EISDIR || err == unix.ESPIPE || err == unix.ENXIO:
-		return nil, malformedConfig("it is no regular file")
-	case errors.Is(err, errTooLong):
+	case errors.Is(err, errTooLong), errors.Is(err, errNotRegular):
 		return nil, malformedConfig(err.Error())
 	}
 	return nil, fmt.Errorf("read %s: %w", name, err)

@@ -12,6 +12,7 @@ import (
 // directory is what a directory's record says, once it has been verified.
 type directory struct {
 	id crypto.ID
+	at place // where it was verified to belong
 }
 
 // Names that kmsfs itself uses in the backing directory. They cannot collide
@@ -40,11 +41,12 @@ func (n *Node) dirID() (crypto.ID, error) {
 	if err != nil {
 		return crypto.ID{}, err
 	}
-	if err := n.checkDirBinding(rec); err != nil {
+	p, err := n.checkDirBinding(rec)
+	if err != nil {
 		return crypto.ID{}, err
 	}
 	n.mu.Lock()
-	n.dir = &directory{id: rec.ID}
+	n.dir = &directory{id: rec.ID, at: p}
 	n.mu.Unlock()
 	return rec.ID, nil
 }
@@ -64,7 +66,7 @@ func (n *Node) readRecord() (crypto.DirRecord, error) {
 	if err == unix.ENOENT && n.restoreRecord(d) == nil {
 		b, err = n.readInside(d, recordName, crypto.DirRecordSize)
 	}
-	if err == unix.ENOENT || err == unix.ELOOP || err == unix.EISDIR || errors.Is(err, errTooLong) {
+	if err == unix.ENOENT || err == unix.ELOOP || errors.Is(err, errTooLong) || errors.Is(err, errNotRegular) {
 		return crypto.DirRecord{}, n.integrity(-1, fmt.Errorf("directory record %s: %w", recordName, err))
 	}
 	if err != nil {
@@ -77,25 +79,26 @@ func (n *Node) readRecord() (crypto.DirRecord, error) {
 	return rec, nil
 }
 
-// checkDirBinding makes sure that the directory is where its record says.
-func (n *Node) checkDirBinding(rec crypto.DirRecord) error {
+// checkDirBinding makes sure that the directory is where its record says, and
+// returns where that is.
+func (n *Node) checkDirBinding(rec crypto.DirRecord) (place, error) {
 	p, ok := n.at()
 	if !ok {
-		return unix.ENOENT
+		return p, unix.ENOENT
 	}
 	parent, err := p.parent.dirID()
 	if err != nil {
-		return err
+		return p, err
 	}
 	b := n.vol.binder.Binding(parent, p.name)
 	if b == rec.BindingA || b == rec.BindingB {
-		return nil
+		return p, nil
 	}
 	err = n.integrity(-1, errors.New("it belongs under another name: the backing directory was moved or swapped"))
 	if n.vol.accepts(err) {
-		return nil
+		return p, nil
 	}
-	return err
+	return p, err
 }
 
 // rewriteDirRecord changes the directory's record in place. It is smaller than

@@ -30,6 +30,7 @@
 //	xattr.go        extended attributes, encrypted; POSIX ACLs, which are not
 //	file.go         the state of an open data file: record, keys, tags
 //	seal.go         loading it: what a backing file must agree with
+//	stray.go        names of a file that are not the file's: planted hard links
 //	read.go write.go truncate.go fallocate.go seek.go   contents
 //	oldblocks.go tags.go buffer.go   what a change must know of the blocks before it
 //	settle.go       a write that the store refused half-way

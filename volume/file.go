@@ -87,7 +87,10 @@ func (f *file) wipe() {
 
 // load opens the backing file and authenticates its record. The caller holds n.mu.
 func (n *Node) load(write bool) error {
-	if n.undecipherable.Load() && !n.vol.checking {
+	if n.undecipherable.Load() && (n.stray || !n.vol.checking) {
+		if n.stray {
+			return n.integrity(-1, errors.New("it belongs under another name: a hard link to it was planted, or it was moved"))
+		}
 		return n.integrity(-1, errors.New("its name does not decrypt"))
 	}
 	if n.desc != nil && n.desc.data {

@@ -64,7 +64,7 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 	}
 	child := v.internNew(place{parent: n, name: name, backing: e.backing}, &st)
 	child.mu.Lock()
-	child.dir = &directory{id: id}
+	child.dir = &directory{id: id, at: place{parent: n, name: name, backing: e.backing}}
 	child.mu.Unlock()
 	v.debts.owe(recordDebt(id), child)
 	a, err := child.attr(&st)

@@ -85,8 +85,8 @@ func (v *Volume) accepts(mismatch error) bool {
 	return true
 }
 
-// checkBinding makes sure that the file is where its record says. A file that
-// was ever linked more than once is not bound.
+// checkBinding makes sure that the file is where its record says, by each name
+// that it is known by. A file that was ever linked more than once is not bound.
 func (f *file) checkBinding() error {
 	if f.rec.Flags&crypto.FlagLinked != 0 {
 		return nil
@@ -94,15 +94,17 @@ func (f *file) checkBinding() error {
 	if d := f.node.desc; d != nil && d.pinned {
 		return nil // without a name, and open since it had one, or was made so
 	}
-	for _, p := range f.node.known() {
-		dir, err := p.parent.dirID()
+	places := f.node.known()
+	bound := len(places) > 0
+	for _, p := range places {
+		fits, err := f.node.vol.isBound(&f.rec, p)
 		if err != nil {
 			return err
 		}
-		b := f.node.vol.binder.Binding(dir, p.name)
-		if b == f.rec.BindingA || b == f.rec.BindingB {
-			return nil
-		}
+		bound = bound && fits
+	}
+	if bound {
+		return nil
 	}
 	return f.mismatch(f.node.integrity(-1, errors.New("it belongs under another name: the backing file was moved or swapped")))
 }

@@ -166,7 +166,7 @@ func (s *sidecarStore) read(volume, id crypto.ID) (*crypto.Sidecar, error) {
 	switch {
 	case err == unix.ENOENT:
 		return nil, &sidecarError{sidecarPath(id), errSidecarMissing}
-	case err == unix.ENOTDIR, err == unix.EISDIR, err == unix.ELOOP, errors.Is(err, errTooLong):
+	case err == unix.ENOTDIR, err == unix.ELOOP, errors.Is(err, errTooLong), errors.Is(err, errNotRegular):
 		return nil, &sidecarError{sidecarPath(id), fmt.Errorf("it is none: %w", err)}
 	}
 	if err != nil {
