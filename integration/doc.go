@@ -28,5 +28,6 @@
 //	outage_test.go        a KMS that is slow, throttles, fails, hangs or refuses
 //	imports_test.go       the import table of docs/ARCHITECTURE.md
 //	format_test.go        the figures of docs/FORMAT.md
-//	semantics_doc_test.go   the tests that docs/SEMANTICS.md names
+//	regressions_test.go   bugs by which others lost data (docs/REGRESSIONS.md), those of FUSE
+//	semantics_doc_test.go   the tests that docs/SEMANTICS.md and docs/REGRESSIONS.md name
 package integration
