@@ -66,10 +66,10 @@ func retry(call func() error) error {
 	}
 }
 
-// Openat opens name below dirfd; O_NOFOLLOW and O_CLOEXEC are always added.
+// Openat opens name below dirfd; O_NOFOLLOW, O_CLOEXEC and O_NOCTTY are always added.
 func (System) Openat(dirfd int, name string, flags int, mode uint32) (fd int, err error) {
 	for {
-		fd, err = unix.Openat(dirfd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+		fd, err = unix.Openat(dirfd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOCTTY, mode)
 		if err != unix.EINTR {
 			return fd, err
 		}
@@ -221,9 +221,10 @@ func pwriteFull(k Backing, fd int, b []byte, cipherOff int64) (int, error) {
 }
 
 // readSmall reads a whole file of at most limit bytes below dirfd. A longer one
-// is an error, so that nothing planted can make us read without end.
+// is errTooLong, so that nothing planted can make us read without end, and what
+// is none is errNotPlain.
 func readSmall(k Backing, dirfd int, name string, limit int) ([]byte, error) {
-	fd, err := k.Openat(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, err := openPlain(k, dirfd, name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

@@ -69,10 +69,8 @@ func readConfigIn(k Backing, meta int) (*Config, error) {
 		return parseConfig(b)
 	case err == unix.ENOENT:
 		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, configName, ErrNotVolume)
-	case err == unix.ELOOP:
-		return nil, malformedConfig("it is a symbolic link")
-	case err == unix.EISDIR || err == unix.ESPIPE || err == unix.ENXIO:
-		return nil, malformedConfig("it is no regular file")
+	case errors.Is(err, errNotPlain):
+		return nil, malformedConfig("it is " + err.Error())
 	case errors.Is(err, errTooLong):
 		return nil, malformedConfig(err.Error())
 	}

@@ -17,6 +17,7 @@
 //	custody.go      giving it up and getting it back: Lock, Unlock, revocation
 //	gate.go         what every call that needs keys passes
 //	backing*.go     Backing: the seam for every call on the backing directory
+//	plain.go        opening files of our own, and nothing that was put in their place
 //	errors.go integrity.go   what callers can tell apart
 //	node.go nodeset.go   Node: an inode, and the table that keeps each one single
 //	descriptor.go   the bounded set of open backing descriptors

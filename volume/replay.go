@@ -20,12 +20,12 @@ import (
 func (v *Volume) replay(session crypto.ID) (int, error) {
 	key := v.vk.Derive(crypto.LabelRedo)
 	defer key.Wipe()
-	fd, err := v.backing.Openat(v.redoDir, session.String(), unix.O_RDONLY, 0)
+	fd, err := openPlain(v.backing, v.redoDir, session.String(), unix.O_RDONLY)
 	if err == unix.ENOENT {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("open redo slots: %w", err)
+		return 0, fmt.Errorf("open redo slots %s/redo/%s: %w", metaDir, session, err)
 	}
 	defer v.backing.Close(fd)
 
