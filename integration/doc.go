@@ -11,6 +11,7 @@
 //	times_test.go         times, and what moves them
 //	permissions_test.go   owners, permissions, suid, setgid and sticky directories
 //	xattr_test.go         attributes, ACLs and capabilities, compared with a local file system
+//	privileges_test.go    what a daemon of root has given up, and must still be able to do
 //	readdir_test.go       directories that change while they are read
 //	sharing_test.go       mappings and direct access, between processes
 //	locks_test.go         locks, between processes
