@@ -11,6 +11,7 @@
 //	times_test.go         times, and what moves them
 //	permissions_test.go   owners, permissions, suid, setgid and sticky directories
 //	xattr_test.go         attributes, ACLs and capabilities, compared with a local file system
+//	privileges_test.go    what a daemon of root has given up, and must still be able to do
 //	readdir_test.go       directories that change while they are read
 //	sharing_test.go       mappings and direct access, between processes
 //	locks_test.go         locks, between processes
@@ -28,5 +29,6 @@
 //	outage_test.go        a KMS that is slow, throttles, fails, hangs or refuses
 //	imports_test.go       the import table of docs/ARCHITECTURE.md
 //	format_test.go        the figures of docs/FORMAT.md
-//	semantics_doc_test.go   the tests that docs/SEMANTICS.md names
+//	regressions_test.go   bugs by which others lost data (docs/REGRESSIONS.md), those of FUSE
+//	semantics_doc_test.go   the tests that docs/SEMANTICS.md and docs/REGRESSIONS.md name
 package integration

@@ -32,11 +32,7 @@ func openToAll(t *testing.T) *mounted {
 		t.Skip("changing users needs root, who runs this")
 	}
 	m := newVolume(t, volume.ModeFile)
-	for dir := m.Dir; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	openWayTo(t, m.Dir)
 	m.mount(func(o *fs.Options) {
 		o.AllowOther = true
 		o.KernelOptions = []string{"suid"}
@@ -45,6 +41,16 @@ func openToAll(t *testing.T) *mounted {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// openWayTo lets everybody come to a directory of a test.
+func openWayTo(t *testing.T, dir string) {
+	t.Helper()
+	for ; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func stat(t *testing.T, path string) (st unix.Stat_t) {

@@ -5,19 +5,16 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
 
-// TestEachTestThatTheDocumentsNameExists keeps docs/SEMANTICS.md from promising
-// what nothing holds it to.
+// TestEachTestThatTheDocumentsNameExists keeps the documents from promising what
+// nothing holds them to.
 func TestEachTestThatTheDocumentsNameExists(t *testing.T) {
-	doc, err := os.ReadFile("../docs/SEMANTICS.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var code strings.Builder
-	err = filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, "_test.go") {
 			b, err := os.ReadFile(path)
 			code.Write(b)
@@ -28,25 +25,42 @@ func TestEachTestThatTheDocumentsNameExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := regexp.MustCompile(`Test[A-Z][A-Za-z0-9]+`).FindAllString(string(doc), -1)
-	if len(names) < 15 {
-		t.Fatalf("the document names %d tests: %q", len(names), names)
-	}
-	for _, name := range names {
-		if !strings.Contains(code.String(), "func "+name+"(") {
-			t.Errorf("docs/SEMANTICS.md names %s, which does not exist", name)
+	for _, d := range []struct {
+		file, subject string // subject: the column of what the table's tests are of
+		atLeast       int    // tests
+	}{
+		{"docs/SEMANTICS.md", "operation", 15},
+		{"docs/REGRESSIONS.md", "number", 25},
+	} {
+		doc, err := os.ReadFile("../" + d.file)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	for _, row := range readTable(t, "../docs/SEMANTICS.md", "operation", "test") {
-		if !regexp.MustCompile("`Test[A-Z][A-Za-z0-9]+`").MatchString(row[1]) {
-			t.Errorf("docs/SEMANTICS.md names no test for %q", row[0])
+		names := regexp.MustCompile(`Test[A-Z][A-Za-z0-9]+`).FindAllString(string(doc), -1)
+		if len(names) < d.atLeast {
+			t.Fatalf("%s names %d tests: %q", d.file, len(names), names)
 		}
-	}
-	for _, file := range regexp.MustCompile("[a-z/]+_test[.]go").FindAllString(string(doc), -1) {
-		if _, err := os.Stat("../" + file); err != nil {
-			if _, err := os.Stat(file); err != nil {
-				t.Errorf("docs/SEMANTICS.md names %s, which does not exist", file)
+		for _, name := range names {
+			if !strings.Contains(code.String(), "func "+name+"(") {
+				t.Errorf("%s names %s, which does not exist", d.file, name)
 			}
+		}
+		for _, row := range readTable(t, "../"+d.file, d.subject, "test") {
+			if !regexp.MustCompile("`Test[A-Z][A-Za-z0-9]+`").MatchString(row[1]) {
+				t.Errorf("%s names no test for %q", d.file, row[0])
+			}
+		}
+		for _, file := range regexp.MustCompile("[a-z/]+_test[.]go").FindAllString(string(doc), -1) {
+			if _, err := os.Stat("../" + file); err != nil {
+				if _, err := os.Stat(file); err != nil {
+					t.Errorf("%s names %s, which does not exist", d.file, file)
+				}
+			}
+		}
+	}
+	for i, row := range readTable(t, "../docs/REGRESSIONS.md", "number", "test") {
+		if row[0] != strconv.Itoa(i+1) {
+			t.Errorf("docs/REGRESSIONS.md has number %s in line %d of its table", row[0], i+1)
 		}
 	}
 }

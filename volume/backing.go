@@ -57,9 +57,9 @@ type System struct{}
 
 var _ Backing = System{}
 
-// Openat opens name below dirfd; O_NOFOLLOW and O_CLOEXEC are always added.
+// Openat opens name below dirfd; O_NOFOLLOW, O_CLOEXEC and O_NOCTTY are always added.
 func (System) Openat(dirfd int, name string, flags int, mode uint32) (fd int, err error) {
-	return unix.Openat(dirfd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	return unix.Openat(dirfd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOCTTY, mode)
 }
 
 func (System) Close(fd int) error { return unix.Close(fd) }
@@ -201,17 +201,10 @@ func pwriteFull(k Backing, fd int, b []byte, cipherOff int64) (int, error) {
 }
 
 // readSmall reads a whole file of at most limit bytes below dirfd. A longer one
-// is an error, so that nothing planted can make us read without end, and so is
-// what is no regular file (errNotRegular), which is not opened.
+// is errTooLong, so that nothing planted can make us read without end, and what
+// is none is errNotPlain.
 func readSmall(k Backing, dirfd int, name string, limit int) ([]byte, error) {
-	var st unix.Statx_t
-	if err := k.Statx(dirfd, name, &st); err != nil {
-		return nil, err
-	}
-	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFREG {
-		return nil, errNotRegular
-	}
-	fd, err := k.Openat(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, err := openPlain(k, dirfd, name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +236,5 @@ func writeNew(k Backing, dirfd int, name string, mode uint32, b []byte) error {
 	}
 	return err
 }
-
-var errNotRegular = errors.New("not a regular file")
 
 var errTooLong = errors.New("longer than anything kmsfs writes there")

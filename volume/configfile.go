@@ -75,7 +75,9 @@ func readConfigNamed(k Backing, meta int, name string) (*Config, error) {
 		return parseConfig(b)
 	case err == unix.ENOENT:
 		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, name, ErrNotVolume)
-	case errors.Is(err, errTooLong), errors.Is(err, errNotRegular):
+	case errors.Is(err, errNotPlain):
+		return nil, malformedConfig("it is " + err.Error())
+	case errors.Is(err, errTooLong):
 		return nil, malformedConfig(err.Error())
 	}
 	return nil, fmt.Errorf("read %s: %w", name, err)

@@ -66,7 +66,7 @@ func (n *Node) readRecord() (crypto.DirRecord, error) {
 	if err == unix.ENOENT && n.restoreRecord(d) == nil {
 		b, err = n.readInside(d, recordName, crypto.DirRecordSize)
 	}
-	if err == unix.ENOENT || err == unix.ELOOP || errors.Is(err, errTooLong) || errors.Is(err, errNotRegular) {
+	if err == unix.ENOENT || errors.Is(err, errNotPlain) || errors.Is(err, errTooLong) {
 		return crypto.DirRecord{}, n.integrity(-1, fmt.Errorf("directory record %s: %w", recordName, err))
 	}
 	if err != nil {
@@ -115,7 +115,7 @@ func (n *Node) rewriteDirRecord(mutate func(*crypto.DirRecord)) error {
 	}
 	defer d.release()
 	k := n.vol.backing
-	fd, err := n.openInside(d, recordName, unix.O_WRONLY)
+	fd, err := n.openInside(d, recordName, unix.O_WRONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@
 //	gate.go         what every call that needs keys passes
 //	backing*.go     Backing: the seam for every call on the backing directory
 //	patient.go      calls that signals interrupted, made again
+//	plain.go        opening files of our own, and nothing that was put in their place
 //	errors.go integrity.go   what callers can tell apart
 //	node.go nodeset.go   Node: an inode, and the table that keeps each one single
 //	descriptor.go   the bounded set of open backing descriptors

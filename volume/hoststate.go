@@ -104,12 +104,20 @@ func (s *hostStore) load(id crypto.ID) (*HostState, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read host state %s: %w", s.file(id), err)
 	}
-	h := new(HostState)
-	dec := json.NewDecoder(bytes.NewReader(b))
-	if err := dec.Decode(h); err != nil || dec.More() || h.ID != id || !isFingerprint(h.Fingerprint) {
+	h, ok := parseHostState(b)
+	if !ok || h.ID != id {
 		return nil, fmt.Errorf("host state %s is damaged; remove it to trust the volume as one never seen", s.file(id))
 	}
 	return h, nil
+}
+
+func parseHostState(b []byte) (*HostState, bool) {
+	h := new(HostState)
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if err := dec.Decode(h); err != nil || dec.More() || !isFingerprint(h.Fingerprint) {
+		return nil, false
+	}
+	return h, true
 }
 
 func isFingerprint(s string) bool {

@@ -24,12 +24,12 @@ import (
 func (v *Volume) replay(session crypto.ID, logged bool) (done int, open []*intent, err error) {
 	key := v.vk.Derive(crypto.LabelRedo)
 	defer key.Wipe()
-	fd, err := v.backing.Openat(v.redoDir, session.String(), unix.O_RDWR, 0)
+	fd, err := openPlain(v.backing, v.redoDir, session.String(), unix.O_RDWR)
 	if err == unix.ENOENT {
 		return 0, nil, nil
 	}
 	if err != nil {
-		return 0, nil, fmt.Errorf("open redo slots: %w", err)
+		return 0, nil, fmt.Errorf("open redo slots %s/redo/%s: %w", metaDir, session, err)
 	}
 	defer v.backing.Close(fd)
 	// Should this mount be killed while it has widened a mode.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -188,7 +187,7 @@ func scanSessions(k Backing, dir int, own crypto.ID) (live []sessionInfo, stale 
 		}
 		info, locked, err := readSession(k, dir, id)
 		switch {
-		case err != nil && slices.Contains([]error{unix.ENOENT, unix.ELOOP, unix.EISDIR, unix.ENXIO}, err):
+		case err == unix.ENOENT || errors.Is(err, errNotPlain):
 			// Gone meanwhile, or no regular file.
 		case err != nil:
 			return nil, nil, fmt.Errorf("look whether session %s is live: %w", id, err)
@@ -203,7 +202,7 @@ func scanSessions(k Backing, dir int, own crypto.ID) (live []sessionInfo, stale 
 
 // readSession looks at a session file without disturbing who holds it.
 func readSession(k Backing, dir int, id crypto.ID) (info sessionInfo, locked bool, err error) {
-	fd, err := k.Openat(dir, id.String(), unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, err := openPlain(k, dir, id.String(), unix.O_RDONLY)
 	if err != nil {
 		return sessionInfo{}, false, err
 	}
@@ -213,11 +212,20 @@ func readSession(k Backing, dir int, id crypto.ID) (info sessionInfo, locked boo
 	}
 	b := make([]byte, maxSession)
 	n, err := preadFull(k, fd, b, 0)
-	if err != nil || json.Unmarshal(b[:n], &info) != nil {
+	if err != nil {
+		n = 0
+	}
+	return parseSession(b[:n], id), true, nil
+}
+
+// parseSession reads what stands in a session's file; where that is not what a
+// mount writes, nothing is known of the session but its ID.
+func parseSession(b []byte, id crypto.ID) (info sessionInfo) {
+	if json.Unmarshal(b, &info) != nil {
 		info = sessionInfo{}
 	}
 	info.ID = id
-	return info, true, nil
+	return info
 }
 
 // lockSession takes an open-file-description lock on the whole file: it is gone

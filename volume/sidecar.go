@@ -166,7 +166,7 @@ func (s *sidecarStore) read(volume, id crypto.ID) (*crypto.Sidecar, error) {
 	switch {
 	case err == unix.ENOENT:
 		return nil, &sidecarError{sidecarPath(id), errSidecarMissing}
-	case err == unix.ENOTDIR, err == unix.ELOOP, errors.Is(err, errTooLong), errors.Is(err, errNotRegular):
+	case err == unix.ENOTDIR, err == unix.ELOOP, errors.Is(err, errNotPlain), errors.Is(err, errTooLong):
 		return nil, &sidecarError{sidecarPath(id), fmt.Errorf("it is none: %w", err)}
 	}
 	if err != nil {
@@ -188,7 +188,7 @@ func (s *sidecarStore) sync(id crypto.ID) error {
 	if err != nil {
 		return err
 	}
-	fd, err := s.backing.Openat(dir, id.String(), unix.O_RDONLY, 0)
+	fd, err := openPlain(s.backing, dir, id.String(), unix.O_RDONLY)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (a *app) background(ctx context.Context, r *mountRequest, passphrase passph
 	if f, ok := a.stderr.(*os.File); ok {
 		c.Stderr = f // until it serves
 	}
-	err = c.Start()
+	err = startWithLess(c)
 	theirs.Close()
 	if err != nil {
 		return fmt.Errorf("start daemon: %w", err)

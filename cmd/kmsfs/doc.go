@@ -52,6 +52,7 @@
 //	home.go          the home directory, also where HOME is not set
 //	terminal.go      asking for it
 //	harden.go        no core dumps, no debugger, no swapping
+//	privileges.go    what a daemon of root gives up
 //
 // # Background mounts
 //
