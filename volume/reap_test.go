@@ -209,7 +209,7 @@ func TestAKillBetweenRemovalAndReapingLeavesTheSidecarAlone(t *testing.T) {
 	}
 	n.Forget()
 	kill.death = death{1, beforeChange} // the next change is the sidecar's removal
-	k.through = kill.through
+	k.turn(kill.through)
 	v.reaper.flush()
 	if !kill.died {
 		t.Fatal("nothing was removed")
