@@ -171,10 +171,10 @@ func (o *operation) outcome(t *testing.T, b *bench) (old, new map[string]thing, 
 	t.Helper()
 	k := &tap{Backing: o.store(), through: idle}
 	v := b.open(withTap(k))
-	s := o.set(t, v)
+	o.set(t, v)
 	old = seen(t, v)
 	emptied(t, v)
-	s = o.set(t, v)
+	s := o.set(t, v)
 	count := &killer{b: b}
 	k.through = count.through
 	if err := o.run(s); err != nil {
@@ -282,4 +282,64 @@ func (o *operation) die(t *testing.T, b *bench, old, new map[string]thing, death
 	emptied(t, v)
 	b.close(v)
 	return r
+}
+
+func TestAMountKilledAtItsBeginningOrEndLosesNothing(t *testing.T) {
+	b := newBench(t, ModeFile)
+	v := b.open(withTap(&tap{Backing: System{}, through: idle}))
+	o := operation{prepare: func(s *stage) {
+		s.dir("a")
+		s.file("a/f", 5000)
+		s.file("b", 5000)
+	}}
+	o.set(t, v)
+	want := seen(t, v)
+	b.close(v)
+	check := func(what string, at int, v *Volume) {
+		t.Helper()
+		if err := agree(seen(t, v), want, want, false); err != nil || v.relaxed {
+			t.Fatalf("killed at change %d of its %s: %v, relaxed %v", at, what, err, v.relaxed)
+		}
+		if left, _ := leftovers(t, b, v); len(left) > 0 {
+			t.Errorf("killed at change %d of its %s: left %q", at, what, left)
+		}
+	}
+	kills := 0
+	for at, more := 1, true; more; at++ {
+		more = false
+		kill := &killer{death: death{at, afterChange}, b: b}
+		if v, err := b.tryOpen(withTap(&tap{Backing: System{}, through: kill.through})); err != nil {
+			kill.restore(t)
+			more = true
+			kills++
+		} else {
+			kill.died = true
+			kill.bury(t, v)
+		}
+		k := &tap{Backing: System{}, through: idle}
+		v := b.open(withTap(k))
+		check("beginning", at, v)
+		n := createFile(t, v.Root(), "removed", pattern(5000, 1)) // its sidecar goes at the end
+		quietPool(v)
+		if err := v.Root().Unlink("removed"); err != nil {
+			t.Fatal(err)
+		}
+		n.Forget()
+		kill = &killer{death: death{at, afterChange}, b: b}
+		k.through = kill.through
+		_ = v.Close()
+		if kill.died {
+			more = true
+			kills++
+		}
+		kill.died = true
+		kill.restore(t)
+		v = b.open(withTap(&tap{Backing: System{}, through: idle}))
+		check("end", at, v)
+		b.close(v)
+	}
+	t.Logf("%d kills", kills)
+	if kills < 10 {
+		t.Error("it was hardly killed")
+	}
 }

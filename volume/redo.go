@@ -171,6 +171,7 @@ func (r *redoFile) drop(s *slot) {
 	}
 	s.disarm()
 	r.mu.Lock()
+	s.key = r.key // it may have been away while the volume was locked
 	s.set.free = append(s.set.free, s)
 	r.mu.Unlock()
 	s.set.ready.Signal()

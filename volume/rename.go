@@ -183,9 +183,8 @@ func (m *move) carryOut(exchange bool, doom *doomed, id crypto.ID) error {
 		}
 		from.node.movePlace(from.dir, from.name.backing, to.place())
 		if whiteout != 0 { // not in one step: the old name was needed
-			if err := k.Mknodat(from.desc.fd, from.name.backing, unix.S_IFCHR, 0); err != nil {
-				return err
-			}
+			// It has moved: a whiteout that cannot be made now is made later.
+			m.intent.leave(k.Mknodat(from.desc.fd, from.name.backing, unix.S_IFCHR, 0))
 		}
 	case to.node != nil:
 		if err := k.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, whiteout); err != nil {
