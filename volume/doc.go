@@ -47,7 +47,11 @@
 //	reencrypt.go reencryptfile.go reencryptjournal.go   new data keys: files written anew
 //	meter.go        calls to KMSs counted and held back
 //	ahead.go stream.go   data keys unwrapped ahead of who reads file after file
-//	fsck*.go        Fsck: checking everything, and mending what can be mended
+//	fsck.go finding.go   Fsck: checking everything, and mending what can be mended
+//	fsckwalk.go fsckdir.go fsckfile.go fsckkeys.go   looking: the tree, directories, files, their keys
+//	fsckmend.go fsckplace.go lostfound.go   mending: records, places and copies; setting aside
+//	fsckopen.go fsckstores.go   volume.json and .kmsfs
+//	fscksettle.go   the check of a volume in use after a power cut
 //	walk.go         in which order such programs read
 //	pace.go         how many calls to a KMS to have under way
 //	reap.go         removal of sidecars that no file needs any more

@@ -262,6 +262,12 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 
 	f.write.Lock()
 	defer f.write.Unlock()
+	return f.rewriteIn(s, mutate)
+}
+
+// rewriteIn is rewriteRecord for who has a slot, and holds f.write.
+func (f *file) rewriteIn(s *slot, mutate func(*crypto.Record) bool) error {
+	v := f.node.vol
 	next := f.nextRecord()
 	if !mutate(&next) {
 		return nil

@@ -11,22 +11,23 @@ import (
 	"kmsfs/crypto"
 )
 
-// record checks a directory's record, and that the directory is where it says.
-func (c *fsck) record(e *fsckEntry) {
+// record checks a directory's record, and that the directory is where it says. It
+// tells whether there is one.
+func (c *fsck) record(e *fsckEntry) bool {
 	n := e.node
 	if n == c.vol.root {
 		c.dirs[c.vol.rootID] = ""
-		return
+		return true
 	}
 	missing := c.hasNoRecord(n)
 	rec, err := n.readRecord()
 	if c.gone(err) {
-		return
+		return false
 	}
 	if err != nil {
 		f := c.find(FindingDirRecord, e, "%v", cause(err))
 		if !errors.Is(err, ErrIntegrity) || c.live {
-			return
+			return false
 		}
 		id, kept := c.provenID(n)
 		if c.options.Repair {
@@ -36,7 +37,7 @@ func (c *fsck) record(e *fsckEntry) {
 		n.mu.Lock()
 		n.dir = &directory{id: id} // one that fits no name, if it is not known
 		n.mu.Unlock()
-		return
+		return false
 	}
 	if missing {
 		c.find(FindingDirRecord, e, "it is missing").repaired("an interrupted removal had set it aside; it is put back")
@@ -48,17 +49,19 @@ func (c *fsck) record(e *fsckEntry) {
 		c.dirs[rec.ID] = e.path()
 	}
 	if e.broken {
-		return // nothing can be said of where it belongs
+		return true // nothing can be said of where it belongs
 	}
 	here, err := e.binding()
 	if err != nil || rec.BindingA == here || rec.BindingB == here {
-		return
+		return true
 	}
 	f := c.find(FindingDirBinding, e, "it belongs under another name: the backing directory was moved or swapped")
 	if c.options.Repair || c.settles() {
 		err := n.rewriteDirRecord(func(r *crypto.DirRecord) { dirBindings(r).settle(here) })
 		f.mended(err, "it belongs here from now on")
+		c.notSettled(f)
 	}
+	return true
 }
 
 // settles tells whether seals are to be made to fit what is there.

@@ -232,37 +232,58 @@ func (s *contentState) erase(index uint64) {
 // the record. A file that is being written is looked at again; the third time its
 // writers wait.
 func (c *fsck) content(ctx context.Context, e *fsckEntry, f *file, keys *fileKeys) error {
-	padded := false
-	for try := 0; ; try++ {
-		s, err := c.read(ctx, f, keys, try == 2)
-		if err != nil {
-			var bad *IntegrityError
-			if errors.As(err, &bad) && !c.live {
-				c.find(FindingSize, e, "%v", bad.Err) // it was cut meanwhile, by somebody else
-				return nil
-			}
-			if c.gone(err) || bad != nil {
-				return nil
-			}
-			return c.unreadable(e, err)
+	j := judgement{fsck: c, entry: e, file: f, keys: keys}
+	for try := 1; ; try++ {
+		var again bool
+		var err error
+		if try < 3 {
+			again, err = j.look(ctx)
+		} else {
+			again, err = j.lookAlone(ctx)
 		}
-		if s == nil {
-			continue
-		}
-		j := judgement{fsck: c, entry: e, file: f, keys: keys, state: s, padded: padded}
-		if again, err := j.pass(ctx); err != nil || !again {
+		if !again || err != nil {
 			return err
 		}
-		padded = j.padded
 	}
 }
 
-// read goes over the blocks; nil if the file was changed meanwhile.
-func (c *fsck) read(ctx context.Context, f *file, keys *fileKeys, alone bool) (*contentState, error) {
-	if alone {
-		f.write.Lock()
-		defer f.write.Unlock()
+// lookAlone looks at a file while nobody writes it.
+func (j *judgement) lookAlone(ctx context.Context) (again bool, err error) {
+	if j.vol.redo != nil {
+		s, err := j.vol.redo.draw()
+		if err != nil {
+			return false, err
+		}
+		defer j.vol.redo.drop(s)
+		j.slot = s
+		defer func() { j.slot = nil }()
 	}
+	j.file.write.Lock()
+	defer j.file.write.Unlock()
+	return j.look(ctx)
+}
+
+// look reads a file, and judges it; again says that it was changed meanwhile.
+func (j *judgement) look(ctx context.Context) (again bool, err error) {
+	j.seals, j.blocks = nil, nil
+	j.state, err = j.read(ctx, j.file, j.keys)
+	var bad *IntegrityError
+	switch {
+	case errors.As(err, &bad): // it was cut meanwhile
+		if !j.live {
+			j.find(FindingSize, j.entry, "%v", bad.Err)
+		}
+		return false, nil
+	case err != nil:
+		return false, j.unreadable(j.entry, err)
+	case j.state == nil:
+		return true, nil
+	}
+	return j.pass(ctx)
+}
+
+// read goes over the blocks; nil if the file was changed meanwhile.
+func (c *fsck) read(ctx context.Context, f *file, keys *fileKeys) (*contentState, error) {
 	s := new(contentState)
 	var st unix.Statx_t
 	f.content.RLock()

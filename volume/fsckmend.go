@@ -30,6 +30,7 @@ type judgement struct {
 	file  *file
 	keys  *fileKeys
 	state *contentState
+	slot  *slot // held, with file.write, while nobody else may write
 
 	padded bool // its old tail was brought back, and a wrong size reported
 
@@ -212,7 +213,7 @@ func (j *judgement) padOldTail(ctx context.Context) (padded bool, err error) {
 	s, f := j.state, j.file
 	tail := crypto.BlockIndex(int64(s.disk.Size))
 	old := int(s.disk.Size % crypto.BlockSize)
-	if j.file.lost || old == 0 || uint64(s.size) <= s.disk.Size || len(s.bad) == 0 {
+	if j.slot != nil || j.file.lost || old == 0 || uint64(s.size) <= s.disk.Size || len(s.bad) == 0 {
 		return false, nil
 	}
 	var at *Finding
@@ -276,26 +277,31 @@ func (j *judgement) setTailAside() (where string, err error) {
 // reseal writes a record that says what the blocks are; with cut, the backing
 // file ends behind them.
 func (j *judgement) reseal(cut bool) error {
-	w, err := j.entry.node.openFile(true)
+	writable, err := j.entry.node.openFile(true)
 	if err != nil {
 		return err
 	}
-	defer w.release()
+	defer writable.release()
 	f, s := j.file, j.state
+	slot := j.slot // if nobody writes it meanwhile
+	if slot == nil {
+		if slot, err = j.vol.redo.draw(); err != nil {
+			return err
+		}
+		defer j.vol.redo.drop(slot)
+		f.write.Lock()
+		defer f.write.Unlock()
+	}
+	if f.rec.Generation != s.generation {
+		return errChanged
+	}
 	if cut {
-		err = j.cut()
+		err = j.cut(slot)
 	} else {
-		changed := false
-		err = f.rewriteRecord(func(r *crypto.Record) bool {
-			if changed = f.rec.Generation != s.generation; changed {
-				return false
-			}
+		err = f.rewriteIn(slot, func(r *crypto.Record) bool {
 			j.describe(r)
 			return true
 		})
-		if changed {
-			err = errChanged
-		}
 	}
 	if err == nil {
 		f.accepted.Store(false)
@@ -318,21 +324,11 @@ func (j *judgement) describe(r *crypto.Record) {
 	}
 }
 
-// cut is reseal with another end of the backing file.
-func (j *judgement) cut() error {
-	f, v := j.file, j.vol
-	slot, err := v.redo.draw()
-	if err != nil {
-		return err
-	}
-	defer v.redo.drop(slot)
-	f.write.Lock()
-	defer f.write.Unlock()
-	if f.rec.Generation != j.state.generation {
-		return errChanged
-	}
+// cut is reseal with another end of the backing file. The caller holds f.write.
+func (j *judgement) cut(slot *slot) error {
+	f := j.file
 	var st unix.Statx_t
-	if err := v.backing.Statx(f.desc.fd, "", &st); err != nil {
+	if err := j.vol.backing.Statx(f.desc.fd, "", &st); err != nil {
 		return err
 	}
 	next := f.nextRecord()

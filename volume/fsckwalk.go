@@ -87,6 +87,9 @@ func (w *fsckWalk) entry(ctx context.Context, e *fsckEntry) error {
 		w.mu.Lock()
 		w.nameless = append(w.nameless, e)
 		w.mu.Unlock()
+		if w.live {
+			return nil // what is below it cannot be read, after a power cut or not
+		}
 	}
 	switch e.node.mode {
 	case unix.S_IFDIR:
@@ -111,7 +114,9 @@ func (c *fsck) tally(n *int) {
 // directory looks at a directory's record and then at its entries.
 func (w *fsckWalk) directory(ctx context.Context, e *fsckEntry) error {
 	w.tally(&w.report.Directories)
-	w.record(e)
+	if !w.record(e) && w.live {
+		return nil // likewise
+	}
 	d, err := e.node.use()
 	if err != nil {
 		return w.unreadable(e, err)

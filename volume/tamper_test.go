@@ -117,7 +117,7 @@ func (w *tamperTree) read(m *manipulation) (d difference) {
 	var changed []string
 	v, err := w.tryOpen(func(o *Options) {
 		o.ReadOnly = m.readOnly
-		o.Backing = &tap{System{}, func(c call, do func(int) error) error {
+		o.Backing = &tap{Backing: System{}, through: func(c call, do func(int) error) error {
 			if reading.Load() && c.changes {
 				changed = append(changed, fmt.Sprintf("reading did %s %q", c.op, c.name))
 			}

@@ -57,6 +57,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	if err = ready(); err == nil {
 		log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())
 	}
+	v.SettleInBackground()
 	if r.Idle > 0 {
 		m.UnmountWhenIdle(r.Idle)
 	}
