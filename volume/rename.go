@@ -139,13 +139,17 @@ func (m *move) run() error {
 	}
 	m.intent = m.vol.intend(in)
 	defer m.intent.done()
-	if err := m.to.dir.storeLongName(m.to.desc.fd, m.to.name); err != nil {
+	err := m.to.dir.storeLongName(m.to.desc.fd, m.to.name)
+	if err == nil {
+		err = m.to.dir.payForArrival(m.from.node, m.from.dir, m.to.name.backing)
+	}
+	if err != nil {
+		if m.to.node == nil {
+			m.vol.dropLongName(m.to.desc.fd, m.to.name.backing)
+		}
 		return err
 	}
-	if err := m.to.dir.payForArrival(m.from.node, m.from.dir, m.to.name.backing); err != nil {
-		return err
-	}
-	err := m.bind(m.from.node, &m.from, &m.to)
+	err = m.bind(m.from.node, &m.from, &m.to)
 	if err == nil && exchange {
 		if err = m.bind(m.to.node, &m.to, &m.from); err != nil {
 			m.unbind(m.to.node, &m.to)
