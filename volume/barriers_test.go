@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,9 +20,14 @@ var needless = map[string]string{
 		"the models keep the order within a directory",
 }
 
+var barriers = flag.Bool("powerloss.barriers", false, "show that the test of power loss misses each barrier (takes minutes)")
+
 // The test of power loss finds out about every barrier: without it, some state
 // breaks a promise.
 func TestEveryBarrierIsNeeded(t *testing.T) {
+	if !*barriers {
+		t.Skip("a test of a test, which takes minutes: go test ./volume -run TestEveryBarrierIsNeeded -powerloss.barriers")
+	}
 	seed := drawSeed()
 	t.Logf("-powerloss.seed %d", seed)
 	broken := map[string]string{}

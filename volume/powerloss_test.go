@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	powerSeed   = flag.Uint64("powerloss.seed", 0, "seed of the power loss tests; 0 draws one")
+	powerSeed   = flag.Uint64("powerloss.seed", 1, "seed of the power loss tests; 0 draws one")
 	powerSteps  = flag.Int("powerloss.steps", 60, "operations before the power is lost")
 	powerStates = flag.Int("powerloss.states", 300, "sampled states, besides every prefix, in each configuration")
 )
