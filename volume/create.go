@@ -69,7 +69,7 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 
 func (n *Node) createFile(in *armedIntent, d *descriptor, dir crypto.ID, e entryName, mode uint32, owner Owner, key newFileKey) (*Node, Attr, error) {
 	v := n.vol
-	if err := v.storeLongName(d.fd, e); err != nil {
+	if err := n.storeLongName(d.fd, e); err != nil {
 		return nil, Attr{}, err
 	}
 	fd, err := v.backing.Openat(d.fd, e.backing, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode&0o7777)
@@ -243,7 +243,7 @@ func (n *Node) makeEntry(name string, m making) (*Node, Attr, error) {
 		in = v.intend(intent{kind: intentMake, id: id, to: entryIn(n, e.backing)})
 		defer in.done()
 	}
-	if err := v.storeLongName(d.fd, e); err != nil {
+	if err := n.storeLongName(d.fd, e); err != nil {
 		return nil, Attr{}, err
 	}
 	if m.owner.isOther() {

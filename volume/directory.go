@@ -125,7 +125,7 @@ func (n *Node) rewriteDirRecord(mutate func(*crypto.DirRecord)) error {
 	if _, err := pwriteFull(k, fd, b[:], 0); err != nil {
 		return fmt.Errorf("write directory record of %q: %w", n.Path(), err)
 	}
-	n.vol.debts.oweDir(rec.ID)
+	n.vol.debts.owe(recordDebt(rec.ID), n)
 	return nil
 }
 
@@ -185,7 +185,11 @@ func (n *Node) restoreRecord(d *descriptor) error {
 			continue
 		}
 		n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
-		return n.vol.renameNew(pd.fd, e.name, d.fd, recordName, 0)
+		err = n.vol.renameNew(pd.fd, e.name, d.fd, recordName, 0)
+		if err == nil {
+			n.vol.debts.owe(recordDebt(rec.ID), n)
+		}
+		return err
 	}
 	return unix.ENOENT
 }

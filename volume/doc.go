@@ -33,7 +33,7 @@
 //	read.go write.go truncate.go fallocate.go seek.go   contents
 //	oldblocks.go tags.go buffer.go   what a change must know of the blocks before it
 //	settle.go       a write that the store refused half-way
-//	sync.go         fsync, and what must be durable before it returns
+//	sync.go debts.go   fsync, and what must be durable before it returns
 //	filekey.go      unwrapping and making data keys
 //	keycache.go     the keys of files in use
 //	expiry.go       the end of their time to live
@@ -48,6 +48,7 @@
 //	walk.go         in which order such programs read
 //	pace.go         how many calls to a KMS to have under way
 //	reap.go         removal of sidecars that no file needs any more
+//	log.go          blocks logged before they are overwritten (strict)
 //	redo.go replay.go   slots that make a change of several places atomic
 //	                under kill -9, and what the next mount does with them
 //	intent.go unfinished.go   the same for operations on names: what they are

@@ -277,7 +277,9 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 		c.flags |= slotSpecial
 		c.mode = uint32(st.Mode) & 0o7777
 	}
-	f.arm(s, &c)
+	if err := f.arm(s, &c); err != nil {
+		return err
+	}
 	defer s.disarm()
 
 	f.content.Lock()
@@ -331,12 +333,24 @@ func (f *file) nextRecord() crypto.Record {
 // arm publishes a change of the file. It must be disarmed before f.write is
 // unlocked: two armed changes of one file would have no order. An unlinked file
 // has nothing to be recovered.
-func (f *file) arm(s *slot, c *change) {
+//
+// A change that is to be logged is durable in its slot when this returns, or is
+// an error, and not armed.
+func (f *file) arm(s *slot, c *change) error {
 	if _, linked := f.node.at(); !linked {
-		return
+		c.flags &^= slotLogged
+		return nil
 	}
 	c.file, c.ino, c.path = f.id, f.node.key.ino, f.node.BackingPath()
 	s.arm(f.node.vol.redo.session, c)
+	if c.flags&slotLogged == 0 {
+		return nil
+	}
+	if err := f.node.vol.redo.flush(); err != nil {
+		s.disarm()
+		return err
+	}
+	return nil
 }
 
 // apply makes a change from its slot's payload, but for what it puts back.

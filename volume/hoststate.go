@@ -132,7 +132,7 @@ func (s *hostStore) write(dirfd int, h *HostState) error {
 // locked makes the directory if need be and runs change while nobody else
 // changes anything in it.
 func (s *hostStore) locked(change func(dirfd int) error) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := makeDurable(s.dir); err != nil {
 		return fmt.Errorf("make host state directory: %w", err)
 	}
 	fd, err := unix.Open(s.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -144,6 +144,28 @@ func (s *hostStore) locked(change func(dirfd int) error) error {
 		return fmt.Errorf("lock host state directory %s: %w", s.dir, err)
 	}
 	return change(fd)
+}
+
+// makeDurable makes a directory of mode 0700 and those above it that are missing.
+// After a power cut they are there: with them the host would forget that there was
+// one.
+func makeDurable(dir string) error {
+	var made []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		made = append(made, d)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range made {
+		if err := syncDir(filepath.Dir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // update changes the state of a known volume and returns the new one. What

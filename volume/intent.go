@@ -27,7 +27,7 @@ import (
 //	56   8   inode number of the directory that it comes from
 //	64   8   inode number of the directory that it comes to
 //	72   8   inode number of the directory that it replaces
-//	168  …   path of the directory and name in it that it comes from, then of
+//	200  …   path of the directory and name in it that it comes from, then of
 //	         those that it comes to, each but the last with a NUL
 type intent struct {
 	kind  intentKind

@@ -117,6 +117,9 @@ func (v *Volume) makeLate(wanted func(*lateChange) (fd int, ok bool), made func(
 		}
 		if err == nil {
 			err = v.finish(fd, l.slot.payload(), &l.change)
+			if err == nil && l.change.flags&slotLogged != 0 {
+				err = v.backing.Fdatasync(fd)
+			}
 			v.backing.Close(fd)
 		} else if err == unix.ENOENT {
 			err = nil // the file is gone

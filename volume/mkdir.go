@@ -45,7 +45,7 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 	fd, err := n.fillDirectory(d, tmp, rec, mode, owner)
 	if err == nil {
 		defer v.backing.Close(fd)
-		err = v.storeLongName(d.fd, e)
+		err = n.storeLongName(d.fd, e)
 	}
 	if err == nil {
 		err = v.renameNew(d.fd, tmp, d.fd, e.backing, 0)
@@ -57,7 +57,6 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 		in.leave(v.removeTemporary(d.fd, tmp))
 		return nil, Attr{}, err
 	}
-	v.debts.oweDir(id)
 
 	var st unix.Statx_t
 	if err := v.backing.Statx(fd, "", &st); err != nil {
@@ -67,6 +66,7 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 	child.mu.Lock()
 	child.dir = &directory{id: id}
 	child.mu.Unlock()
+	v.debts.owe(recordDebt(id), child)
 	a, err := child.attr(&st)
 	return child, a, err
 }

@@ -70,23 +70,24 @@ const maxLongName = 512
 
 // storeLongName writes the file that holds a long encrypted name, if the name
 // is long. One that is there already is the same: its own name is its hash.
-func (v *Volume) storeLongName(dirfd int, e entryName) error {
+func (n *Node) storeLongName(dirfd int, e entryName) error {
 	if e.full == "" {
 		return nil
 	}
-	name := e.backing + crypto.LongSuffix
-	err := writeNew(v.backing, dirfd, name, 0o600, []byte(e.full))
+	k, name := n.vol.backing, e.backing+crypto.LongSuffix
+	n.vol.debts.owe(nameDebt(n, e.backing), nil)
+	err := writeNew(k, dirfd, name, 0o600, []byte(e.full))
 	if err != unix.EEXIST {
 		return err
 	}
-	if b, err := readSmall(v.backing, dirfd, name, maxLongName); err == nil && string(b) == e.full {
+	if b, err := readSmall(k, dirfd, name, maxLongName); err == nil && string(b) == e.full {
 		return nil
 	}
 	// Cut short by a crash, or damaged: write it anew.
-	if err := v.backing.Unlinkat(dirfd, name, 0); err != nil && err != unix.ENOENT {
+	if err := k.Unlinkat(dirfd, name, 0); err != nil && err != unix.ENOENT {
 		return err
 	}
-	return writeNew(v.backing, dirfd, name, 0o600, []byte(e.full))
+	return writeNew(k, dirfd, name, 0o600, []byte(e.full))
 }
 
 // dropLongName removes the file of a long name once its entry is gone. What

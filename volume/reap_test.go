@@ -102,7 +102,7 @@ func TestRemovingAFileKeepsTheKeyOfItsConflictCopy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := v.storeLongName(v.rootDesc.fd, e); err != nil {
+			if err := v.root.storeLongName(v.rootDesc.fd, e); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -34,14 +35,17 @@ import (
 //	88  16   access time, likewise
 //	104 48   three segments: cipherOff u64, payload offset u32, length u32
 //	152 16   range to punch out (cipherOff u64, length u64)
-//	168  …   path of the backing file below BACKING (may be empty)
+//	168 32   SHA-256 of the segments' payload (slotLogged), else zeros
+//	200  …   path of the backing file below BACKING (may be empty)
 //	4064 32  HMAC-SHA-256 (label redo) of bytes 4 to the end of the path
 //
-// The payload is not under the HMAC: blocks and records authenticate themselves.
+// Blocks and records authenticate themselves; the digest tells whether a slot that
+// a power cut may have torn is whole (log.go).
 const (
 	slotHeader   = 4096
 	slotMACAt    = slotHeader - 32
-	slotPathAt   = 168
+	slotDigestAt = 168
+	slotPathAt   = 200
 	slotSegments = 3
 	slotArmed    = 1
 
@@ -65,6 +69,7 @@ const (
 	slotMode // put the mode back, and nothing else
 	slotPunch
 	slotSpecial // put the mode back: the change takes suid and sgid away
+	slotLogged  // the slot is durable before the change is made
 )
 
 // maxWrite is the most plaintext that one change of a file carries, in bytes;
@@ -234,6 +239,7 @@ type change struct {
 	atime    unix.StatxTimestamp
 	mtime    unix.StatxTimestamp
 	punch    struct{ cipherOff, len int64 } // slotPunch: becomes zeros
+	sum      [sha256.Size]byte              // slotLogged: of the segments' payload, as read back
 	segments []segment
 }
 
@@ -260,6 +266,11 @@ func (s *slot) arm(session crypto.ID, c *change) {
 	}
 	binary.LittleEndian.PutUint64(h[152:], uint64(c.punch.cipherOff))
 	binary.LittleEndian.PutUint64(h[160:], uint64(c.punch.len))
+	digest := [sha256.Size]byte{}
+	if c.flags&slotLogged != 0 {
+		digest = c.digest(s.payload())
+	}
+	copy(h[slotDigestAt:slotPathAt], digest[:])
 	s.publish(session, c.path)
 }
 

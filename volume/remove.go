@@ -192,6 +192,9 @@ func (n *Node) gone(parent *Node, backing string) {
 	n.dropPlace(parent, backing)
 	n.vol.nodes.retire(n)
 	n.mu.Lock()
+	if n.dir != nil {
+		n.vol.debts.forget(recordDebt(n.dir.id))
+	}
 	open := n.desc != nil
 	if open {
 		n.pin(false)

@@ -139,7 +139,7 @@ func (m *move) run() error {
 	}
 	m.intent = m.vol.intend(in)
 	defer m.intent.done()
-	if err := m.vol.storeLongName(m.to.desc.fd, m.to.name); err != nil {
+	if err := m.to.dir.storeLongName(m.to.desc.fd, m.to.name); err != nil {
 		return err
 	}
 	err := m.bind(m.from.node, &m.from, &m.to)

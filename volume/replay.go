@@ -18,7 +18,10 @@ import (
 // killed, before anything else reads the volume. It returns how many there were.
 // A change whose file is gone has nothing to be made on. What operations on names
 // were under way is returned, to be settled once all changes are made.
-func (v *Volume) replay(session crypto.ID) (done int, open []*intent, err error) {
+//
+// With logged it is after a power cut: only changes count that were durable in
+// their slots before they were made. The rest of the file may be anything.
+func (v *Volume) replay(session crypto.ID, logged bool) (done int, open []*intent, err error) {
 	key := v.vk.Derive(crypto.LabelRedo)
 	defer key.Wipe()
 	fd, err := v.backing.Openat(v.redoDir, session.String(), unix.O_RDWR, 0)
@@ -45,16 +48,19 @@ func (v *Volume) replay(session crypto.ID) (done int, open []*intent, err error)
 			break
 		}
 		if i >= maxSlots {
+			if logged {
+				break
+			}
 			if in, ok := parseIntent(header[:], session, key); ok {
 				open = append(open, in)
 			}
 			continue
 		}
 		c, ok := parseSlot(header[:], session, key)
-		if !ok {
+		if !ok || logged && c.flags&slotLogged == 0 {
 			continue
 		}
-		made, err := v.redoChange(c, fd, off+slotHeader)
+		made, err := v.redoChange(c, fd, off+slotHeader, logged)
 		if err != nil {
 			return done, nil, fmt.Errorf("finish an interrupted change of backing file %q: %w", c.path, err)
 		}
@@ -95,6 +101,7 @@ func parseSlot(h []byte, session crypto.ID, key *crypto.Key) (*change, bool) {
 		mode:  binary.LittleEndian.Uint32(h[64:]),
 		path:  string(h[slotPathAt : slotPathAt+pathLen]),
 	}
+	copy(c.sum[:], h[slotDigestAt:slotPathAt])
 	c.punch.cipherOff = int64(binary.LittleEndian.Uint64(h[152:]))
 	c.punch.len = int64(binary.LittleEndian.Uint64(h[160:]))
 	m, a := getTime(h[72:]), getTime(h[88:])
@@ -115,9 +122,23 @@ func parseSlot(h []byte, session crypto.ID, key *crypto.Key) (*change, bool) {
 	return c, true
 }
 
-// redoChange finds the file of a change and makes the change; the payload is
-// in slots at payloadOff.
-func (v *Volume) redoChange(c *change, slots int, payloadOff int64) (bool, error) {
+// redoChange finds the file of a change and makes the change, whose payload is in
+// slots at payloadOff; after a power cut only if the slot is whole, and the change
+// not durable anyway.
+func (v *Volume) redoChange(c *change, slots int, payloadOff int64, logged bool) (bool, error) {
+	buf := make([]byte, slotPayload)
+	for _, seg := range c.segments {
+		n, err := preadFull(v.backing, slots, buf[seg.from:seg.from+seg.len], payloadOff+int64(seg.from))
+		if err == nil && n < seg.len {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	if logged && c.digest(buf) != c.sum {
+		return false, nil // so it was not begun
+	}
 	fd, err := v.findChanged(c)
 	if err == unix.ENOENT {
 		return false, nil
@@ -126,13 +147,8 @@ func (v *Volume) redoChange(c *change, slots int, payloadOff int64) (bool, error
 		return false, err
 	}
 	defer v.backing.Close(fd)
-	buf := make([]byte, slotPayload)
-	for _, seg := range c.segments {
-		n, err := preadFull(v.backing, slots, buf[seg.from:seg.from+seg.len], payloadOff+int64(seg.from))
-		if err == nil && n < seg.len {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
+	if logged {
+		if stale, err := v.isStale(c, fd, buf); stale || err != nil {
 			return false, err
 		}
 	}

@@ -30,6 +30,9 @@ func (w *writer) settle(cause error) error {
 		failed = append(failed, fmt.Errorf("cut the file back: %w", err))
 	}
 	next := w.nextRecord()
+	if w.isLogged() {
+		next.Generation++ // beyond the one in the log, which is not to be made any more
+	}
 	if err := w.recount(&next); err != nil {
 		failed = append(failed, err)
 	}
@@ -41,6 +44,9 @@ func (w *writer) settle(cause error) error {
 		failed = append(failed, fmt.Errorf("write record: %w", err))
 	} else {
 		w.rec = next
+		if err := w.syncLogged(); err != nil {
+			failed = append(failed, err)
+		}
 	}
 	if len(failed) > 0 {
 		w.leave(w.slot, &w.change, w.next, cause, errors.Join(failed...))

@@ -205,31 +205,23 @@ func (w *writer) cut(next crypto.Record) error {
 		return unix.EFBIG
 	}
 	w.change.flags, w.change.size = slotTruncate, cipherSize
-	return w.carryOut(next)
+	return w.finish(next)
 }
 
-// carryOut makes a change that writes no blocks but those at the payload's end,
-// and the record. The caller holds file.write.
-func (w *writer) carryOut(next crypto.Record) error {
+// finish makes a change that writes no blocks but those at the payload's end, and
+// the record. The caller holds file.write.
+func (w *writer) finish(next crypto.Record) error {
+	if len(w.change.segments) > 0 || w.change.flags&slotPunch != 0 {
+		w.logOverwrite()
+	}
 	pay := w.slot.payload()
 	if err := w.sealRecord(pay[:crypto.HeaderSize], next); err != nil {
 		return err
 	}
 	w.change.segments = append(w.change.segments,
 		segment{crypto.RecordOffset, crypto.RecordOffset, crypto.HeaderSize - crypto.RecordOffset})
-	w.next = next
-	w.arm(w.slot, &w.change)
-	defer w.slot.disarm()
-
-	w.content.Lock()
-	defer w.content.Unlock()
-	if err := w.apply(w.slot, &w.change); err != nil {
-		w.first, w.last = 1, 0 // no blocks but those kept
-		return w.settle(err)
-	}
-	w.rec = next
-	w.tags.clear()
-	return nil
+	w.first, w.last = 1, 0 // no blocks but those kept
+	return w.carryOut(next, w.tags.clear)
 }
 
 // cipherOffToPlain is where in the plaintext the block begins that covers

@@ -25,6 +25,9 @@ type Options struct {
 	Providers *kmsprovider.Registry
 	StateDir  string // what this host remembers of volumes; see DefaultStateDir
 	ReadOnly  bool
+	// Strict has every block logged durably before it is overwritten, so that a
+	// power cut leaves it old or new.
+	Strict bool
 	// Mountpoint is shown to those who try to open the volume meanwhile.
 	Mountpoint string
 	// Fingerprint, if not empty, is the one that the volume must have.
@@ -61,6 +64,7 @@ type Volume struct {
 	config   atomic.Pointer[Config] // see conf
 	mode     KeyMode                // never changes
 	readOnly bool
+	strict   bool
 	// relaxed: a power cut may have torn unsynced writes, so that seals that
 	// do not match are reported and accepted.
 	relaxed bool
@@ -134,7 +138,7 @@ func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
 // so only configuration and sidecars may be used. The caller releases it.
 func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	v := &Volume{
-		readOnly: o.ReadOnly, backing: o.Backing, random: o.Random, log: o.Log,
+		readOnly: o.ReadOnly, strict: o.Strict, backing: o.Backing, random: o.Random, log: o.Log,
 		providers: o.Providers, kmsDeadline: o.KMSDeadline, keyTTL: o.KeyTTL, uptime: o.Uptime, meta: -1, links: -1, redoDir: -1,
 	}
 	if v.backing == nil {
@@ -212,6 +216,9 @@ func (v *Volume) openTree(dir string) error {
 		if err == unix.ENOENT && !v.readOnly {
 			// A sync tool that drops empty directories left it out.
 			if err = v.backing.Mkdirat(v.meta, name, 0o700); err == nil {
+				err = v.backing.Fsync(v.meta) // nobody syncs it later
+			}
+			if err == nil {
 				fd, err = v.backing.Openat(v.meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 			}
 		}
@@ -299,7 +306,7 @@ func (v *Volume) start(o Options) error {
 	v.pool = newKeyPool(v.ctx, v.kmsDeadline+100*time.Millisecond, v.newDataKey, func(k newFileKey) {
 		k.keys.drop()
 		_ = v.sidecars.remove(k.id)
-		v.debts.paid(&v.debts.sidecars, k.id)
+		v.debts.forget(sidecarDebt(k.id))
 	})
 	go v.watchConfig()
 	v.settleIntents()

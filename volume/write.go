@@ -39,6 +39,7 @@ func (n *Node) write(ctx context.Context, data []byte, plainOff int64, keepTime 
 	done := 0
 	for done < len(data) {
 		part := data[done:min(len(data), done+maxWrite)]
+		part = part[:f.untilAppend(plainOff+int64(done), len(part))]
 		if err := f.writeAt(ctx, part, plainOff+int64(done), keepTime); err != nil {
 			return done, err
 		}
@@ -172,21 +173,10 @@ func (w *writer) commit() error {
 	} else {
 		w.change.segments = append(w.change.segments, blocks, record)
 	}
-	w.next = next
-	w.arm(w.slot, &w.change)
-	defer w.slot.disarm()
-
-	w.content.Lock()
-	defer w.content.Unlock()
-	if err := w.apply(w.slot, &w.change); err != nil {
-		return w.settle(err)
+	if padded || w.first < w.old.count {
+		w.logOverwrite()
 	}
-	w.rec = next
-	w.rememberTags(padded)
-	if w.change.flags&slotTimes != 0 {
-		return w.putTimeBack(*w.mtime)
-	}
-	return nil
+	return w.carryOut(next, func() { w.rememberTags(padded) })
 }
 
 // sealEdges seals the first and last block where data covers them in part: the

@@ -65,12 +65,25 @@ func (v *Volume) recover(boot string) ([]*intent, error) {
 	if v.relaxed = v.host.mayBeTorn(boot); v.relaxed {
 		v.log.Warn("the host stopped while the volume was mounted: what does not match its seal is reported and accepted until the next clean unmount")
 	}
-	if v.host.lastEnd(boot) != endKilled {
+	end := v.host.lastEnd(boot)
+	if end == endClean {
 		return nil, nil
 	}
-	n, open, err := v.replay(v.host.Session)
+	n, open, err := v.replay(v.host.Session, end == endPowerLoss)
 	if err != nil {
 		return nil, err
+	}
+	// What the last mount wrote and did not sync, nobody owes any more: a sidecar,
+	// say, without which a file that is synced from now on could not be read. And
+	// what was just made again is safe only then from the next power cut.
+	if err := v.syncAll(); err != nil {
+		return nil, err
+	}
+	if end == endPowerLoss {
+		if n > 0 {
+			v.log.Info("changes that were under way are finished from the log", "changes_finished", n)
+		}
+		return nil, nil
 	}
 	v.log.Info("the last mount was killed; its interrupted changes are finished, and its interrupted operations on names are finished or undone",
 		"changes_finished", n, "operations_settled", len(open))
@@ -82,6 +95,12 @@ func (v *Volume) makeRedo() error {
 	fd, err := v.backing.Openat(v.redoDir, v.session.id.String(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("make redo slots: %w", err)
+	}
+	if v.strict { // a log must be found again
+		if err := v.backing.Fsync(v.redoDir); err != nil {
+			v.backing.Close(fd)
+			return fmt.Errorf("sync redo slots: %w", err)
+		}
 	}
 	v.redo = newRedoFile(v.backing, fd, v.session.id, v.vk.Derive(crypto.LabelRedo))
 	return nil
