@@ -56,6 +56,14 @@ func (b *debts) owe(key debtKey, dir *Node) {
 	b.all[key] = debt{b.seq, dir}
 }
 
+// has tells whether there is such a debt.
+func (b *debts) has(key debtKey) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.all[key]
+	return ok
+}
+
 // pay has sync make a debt durable, if there is one.
 func (b *debts) pay(key debtKey, sync func() error) error {
 	b.mu.Lock()

@@ -53,6 +53,9 @@ func (n *Node) Link(target *Node, name string) (Attr, error) {
 			return err
 		}
 		defer from.release()
+		if err := n.payForArrival(target, p.parent, backing); err != nil {
+			return err
+		}
 		return v.backing.Linkat(from.fd, p.backing, d.fd, backing)
 	}})
 	if err != nil && !linked {

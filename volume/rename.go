@@ -142,6 +142,9 @@ func (m *move) run() error {
 	if err := m.to.dir.storeLongName(m.to.desc.fd, m.to.name); err != nil {
 		return err
 	}
+	if err := m.to.dir.payForArrival(m.from.node, m.from.dir, m.to.name.backing); err != nil {
+		return err
+	}
 	err := m.bind(m.from.node, &m.from, &m.to)
 	if err == nil && exchange {
 		if err = m.bind(m.to.node, &m.to, &m.from); err != nil {

@@ -91,6 +91,34 @@ func (n *Node) payName(backing string) error {
 	})
 }
 
+// payForArrival makes durable what n needs for an entry that moves to it from
+// another directory, or gets a long name: content that was synced long ago must
+// not become unreachable because the record of a new directory, or the file of a
+// name, did not reach the disk with the move. A file that was never synced has no
+// such content.
+func (n *Node) payForArrival(moved, from *Node, backing string) error {
+	if n.vol.debts.size() == 0 || moved.isFresh() {
+		return nil
+	}
+	if err := n.payName(backing); err != nil {
+		return err
+	}
+	if n == from {
+		return nil
+	}
+	if err := n.payDir(); err != nil {
+		return err
+	}
+	return n.payParents()
+}
+
+// isFresh tells whether a data file was made in this mount and never synced.
+func (n *Node) isFresh() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.file != nil && n.vol.debts.has(sidecarDebt(n.file.id))
+}
+
 // payDir makes the directory's record durable, with its name.
 func (n *Node) payDir() error {
 	if n == n.vol.root || n.vol.debts.size() == 0 {

@@ -83,7 +83,7 @@ func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry
 		return nil, err
 	}
 	return volume.Open(ctx, r.Backing, volume.Options{
-		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Mountpoint: r.Mountpoint,
+		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Strict: r.Strict, Mountpoint: r.Mountpoint,
 		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, KMSDeadline: r.KMSDeadline, KeyTTL: r.KeyTTL, Log: log,
 	})
 }

@@ -1,0 +1,348 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// quick is a store on which nothing has to be durable.
+type quick struct{ System }
+
+func (quick) Fsync(int) error     { return nil }
+func (quick) Fdatasync(int) error { return nil }
+func (quick) Syncfs(int) error    { return nil }
+
+// verdict is what was found in one state, or in many.
+type verdict struct {
+	states, files, blocks int
+	exceptions            int // blocks that were synced, then overwritten, and are unreadable
+	unsynced              int // blocks that never were, and are unreadable
+	violations            []string
+}
+
+func (a *verdict) add(b *verdict) {
+	a.states += b.states
+	a.files += b.files
+	a.blocks += b.blocks
+	a.exceptions += b.exceptions
+	a.unsynced += b.unsynced
+	a.violations = append(a.violations, b.violations...)
+}
+
+// check is the look at one state.
+type check struct {
+	*crashLoad
+	state  *crashState
+	strict bool
+	verdict
+}
+
+func (c *check) violation(format string, args ...any) {
+	c.violations = append(c.violations, fmt.Sprintf(format, args...))
+}
+
+// checkState makes the state in dir, mounts it, and compares it with what had been
+// acknowledged before.
+func (l *crashLoad) checkState(s *crashState, dir string, strict bool) *verdict {
+	c := &check{crashLoad: l, state: s, strict: strict}
+	c.states = 1
+	defer os.RemoveAll(dir)
+	backing, hosts := filepath.Join(dir, "backing"), filepath.Join(dir, "hosts")
+	err := os.Mkdir(dir, 0o700)
+	if err == nil {
+		err = s.materialize(backing)
+	}
+	if err == nil {
+		err = l.hostAfter(s, backing, hosts)
+	}
+	if err != nil {
+		c.violation("the test itself: %v", err)
+		return &c.verdict
+	}
+	o := l.b.options()
+	o.StateDir, o.Backing, o.Strict, o.Log = hosts, quick{}, strict, slog.New(slog.DiscardHandler)
+	v, err := Open(context.Background(), backing, o)
+	if err != nil {
+		c.violation("it does not mount: %v", err)
+		return &c.verdict
+	}
+	if !v.relaxed {
+		c.violation("seals are enforced after a power cut")
+	}
+	c.directory(l.root, v.Root())
+	if err := v.Close(); err != nil {
+		c.violation("close: %v", err)
+	}
+	return &c.verdict
+}
+
+// hostAfter writes what the host remembers of it: another boot, without an end.
+func (l *crashLoad) hostAfter(s *crashState, backing, hosts string) error {
+	store, err := openHostStore(filepath.Dir(l.rec.hosts))
+	if err != nil {
+		return err
+	}
+	h, err := store.load(l.v.id)
+	if err != nil {
+		return err
+	}
+	h.Path, h.Boot, h.Open, h.Unsettled = backing, "another-boot", true, false
+	h.Session = s.log[max(0, s.k-1)].session
+	if err := os.Mkdir(hosts, 0o700); err != nil {
+		return err
+	}
+	b := fmt.Sprintf(`{"volume_id":%q,"path":%q,"fingerprint":%q,"generation":%d,"boot":%q,"session":%q,"open":true}`,
+		h.ID, h.Path, h.Fingerprint, h.Generation, h.Boot, h.Session)
+	return os.WriteFile(filepath.Join(hosts, h.ID.String()+".json"), []byte(b), 0o600)
+}
+
+// dirAck is the last fsync of the directory before the power cut.
+func (c *check) dirAck(d *tracked) *dirAck {
+	for i := range slices.Backward(d.dirAcks) {
+		if d.dirAcks[i].at <= c.state.k {
+			return &d.dirAcks[i]
+		}
+	}
+	return nil
+}
+
+// promised tells whether an entry of a directory was synced and not touched since.
+func (c *check) promised(d *tracked, name string) *tracked {
+	ack := c.dirAck(d)
+	if ack == nil || ack.entries[name] == nil {
+		return nil
+	}
+	for _, n := range d.named {
+		if n.name == name && n.at >= ack.at && n.at < c.state.k {
+			return nil
+		}
+	}
+	return ack.entries[name]
+}
+
+// hasSynced tells whether there is a synced file in a directory of the state.
+func (c *check) hasSynced(o *object) bool {
+	for _, child := range c.state.tree[o] {
+		if f := c.byObj[child]; f != nil && (f.isFile() && c.ack(f) >= 0 || f.isDir() && c.hasSynced(child)) {
+			return true
+		}
+	}
+	return false
+}
+
+// directory compares a directory with the state's and with what was promised.
+func (c *check) directory(d *tracked, n *Node) {
+	found, err := listed(n)
+	if err != nil {
+		if c.hasSynced(d.obj) || c.dirAck(d) != nil {
+			c.violation("directory %q, with synced files: %v", n.Path(), err)
+		}
+		return
+	}
+	if ack := c.dirAck(d); ack != nil {
+		for name := range ack.entries {
+			want := c.promised(d, name)
+			if want == nil {
+				continue
+			}
+			at, ok := found[name]
+			if !ok || at.obj(c.state, d) != want.obj {
+				c.violation("%q of directory %q was synced and is not there", name, n.Path())
+			}
+		}
+	}
+	for backing, o := range c.state.tree[d.obj] {
+		f := c.byObj[o]
+		if f == nil {
+			continue // kmsfs's own, or on its way
+		}
+		name, at := "", entry{}
+		for plain, e := range found {
+			if e.backing == backing {
+				name, at = plain, e
+			}
+		}
+		if name != "" && !f.names[name] {
+			c.violation("%q in directory %q never had this name", name, n.Path())
+		}
+		c.object(f, at.node, fmt.Sprintf("%q in directory %q", name, n.Path()), name != "" && c.promised(d, name) == f)
+	}
+}
+
+// entry is what a volume lists.
+type entry struct {
+	node    *Node
+	backing string
+}
+
+func (e entry) obj(s *crashState, d *tracked) *object { return s.tree[d.obj][e.backing] }
+
+func listed(n *Node) (map[string]entry, error) {
+	l, err := n.List()
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	found := map[string]entry{}
+	for {
+		e, err := l.Next()
+		if err != nil {
+			return found, nil // io.EOF
+		}
+		if e.Name == "." || e.Name == ".." || strings.HasPrefix(e.Name, brokenPrefix) {
+			continue
+		}
+		child, _, err := n.Lookup(e.Name)
+		if err != nil {
+			continue
+		}
+		if p, ok := child.at(); ok {
+			for _, q := range child.known() {
+				if q.name == e.Name && q.parent == n {
+					p = q
+				}
+			}
+			found[e.Name] = entry{child, p.backing}
+		}
+	}
+}
+
+// object compares one object; n is nil if the volume does not show it.
+func (c *check) object(f *tracked, n *Node, where string, promised bool) {
+	switch {
+	case f.isDir():
+		if n != nil {
+			c.directory(f, n)
+		} else if c.hasSynced(f.obj) {
+			c.violation("a directory with synced files is not shown in %s", where)
+		}
+	case f.isFile():
+		if n != nil {
+			c.file(f, n, where)
+		} else if c.ack(f) >= 0 {
+			c.violation("a synced file is not shown in %s", where)
+		}
+	case n == nil:
+	default:
+		target, err := n.Readlink()
+		if promised && err != nil {
+			c.violation("symlink %s was synced: %v", where, err)
+		}
+		if err == nil && target != f.target {
+			c.violation("symlink %s leads elsewhere", where)
+		}
+	}
+}
+
+// ack is the newest version that had been synced; -1 if none had.
+func (c *check) ack(f *tracked) int { return c.ackOf(f, false) }
+
+func (c *check) ackOf(f *tracked, attrs bool) int {
+	for _, a := range slices.Backward(f.acks) {
+		if a.at <= c.state.k && (a.attrs || !attrs) {
+			return a.version
+		}
+	}
+	return -1
+}
+
+// since are the versions that a file may have from one on.
+func (c *check) since(f *tracked, version int) []fileVersion {
+	end := len(f.versions)
+	for end > 1 && f.versions[end-1].at >= c.state.k {
+		end--
+	}
+	return f.versions[max(0, version):max(end, version+1)]
+}
+
+func (c *check) file(f *tracked, n *Node, where string) {
+	c.files++
+	ack := c.ack(f)
+	a, err := n.Attr()
+	if err == nil {
+		_, err = n.openFile(false)
+		if err == nil {
+			n.file.release()
+		}
+	}
+	if err != nil {
+		if ack >= 0 {
+			c.violation("synced file %s: %v", where, err)
+		}
+		return
+	}
+	versions := c.since(f, ack)
+	least, most := len(versions[0].content), 0
+	for _, v := range versions {
+		least, most = min(least, len(v.content)), max(most, len(v.content))
+	}
+	if ack >= 0 && (int(a.Size) < least || int(a.Size) > most) {
+		c.violation("synced file %s has %d bytes, want %d to %d", where, a.Size, least, most)
+	}
+	for block := 0; block*crypto.BlockSize < int(a.Size); block++ {
+		c.block(f, n, where, block, ack, versions)
+	}
+	attr, err := n.Getxattr("user.k")
+	if err != nil && !errors.Is(err, unix.ENODATA) {
+		c.violation("attribute of file %s: %v", where, err)
+	} else if !slices.ContainsFunc(c.since(f, c.ackOf(f, true)), func(v fileVersion) bool { return v.attr == string(attr) }) {
+		c.violation("attribute of file %s has a value that it never had since it was synced", where)
+	}
+}
+
+func (c *check) block(f *tracked, n *Node, where string, block, ack int, versions []fileVersion) {
+	c.blocks++
+	buf := make([]byte, crypto.BlockSize)
+	got, err := n.ReadAt(context.Background(), buf, int64(block)*crypto.BlockSize)
+	synced := ack >= 0 && block*crypto.BlockSize < len(versions[0].content)
+	if err != nil {
+		if !errors.Is(err, ErrIntegrity) && synced {
+			c.violation("file %s, block %d: %v", where, block, err)
+			return
+		}
+		changed := slices.ContainsFunc(versions, func(v fileVersion) bool {
+			return !bytes.Equal(blockOfVersion(&v, block, crypto.BlockSize), blockOfVersion(&versions[0], block, crypto.BlockSize)) ||
+				blockLen(len(v.content), block) != blockLen(len(versions[0].content), block)
+		})
+		switch {
+		case !synced:
+			c.unsynced++
+		case !changed || c.strict:
+			c.violation("file %s, block %d was synced, overwritten since: %v: %v", where, block, changed, err)
+		default:
+			c.exceptions++
+		}
+		return
+	}
+	buf = buf[:got]
+	for _, v := range versions {
+		if bytes.Equal(buf, blockOfVersion(&v, block, got)) {
+			return
+		}
+	}
+	if synced || !bytes.Equal(buf, make([]byte, got)) {
+		c.violation("file %s, block %d has a content that it never had (since it was synced: %v)", where, block, synced)
+	}
+}
+
+// blockLen is the length of a block of a file of that size.
+func blockLen(size, block int) int {
+	return max(0, min(crypto.BlockSize, size-block*crypto.BlockSize))
+}
+
+// drawState draws a moment and a state of it.
+func (h *history) drawState(rng *rand.Rand, k int) *crashState {
+	return h.moment(k).crash(crashModel(rng.IntN(int(crashModels))), rng)
+}

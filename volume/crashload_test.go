@@ -1,0 +1,445 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// crashLoad changes a volume whose calls are recorded, and keeps what was
+// acknowledged when.
+type crashLoad struct {
+	t     testing.TB
+	b     *bench
+	rec   *recorder
+	rng   *rand.Rand
+	edit  func(*Options)
+	v     *Volume
+	root  *tracked
+	all   []*tracked
+	byObj map[*object]*tracked
+	made  int // names
+}
+
+// tracked is an object that the load made, and its past.
+type tracked struct {
+	obj    *object
+	node   *Node
+	names  map[string]bool // all that it ever had
+	where  []placed        // that it has now
+	target string          // of a symlink
+
+	versions []fileVersion // of a file
+	acks     []fileAck
+
+	entries map[string]*tracked // of a directory, as they are now
+	named   []nameChange
+	dirAcks []dirAck
+}
+
+type placed struct {
+	dir  *tracked
+	name string
+}
+
+// fileVersion is a file from the event at on, or from a little later.
+type fileVersion struct {
+	at      int
+	content []byte
+	attr    string
+}
+
+// fileAck: when the event at happened, a version had been synced.
+type fileAck struct {
+	at, version int
+	attrs       bool
+}
+
+type nameChange struct {
+	at   int
+	name string
+}
+
+type dirAck struct {
+	at      int
+	entries map[string]*tracked
+}
+
+func (f *tracked) isDir() bool { return f.entries != nil }
+func (f *tracked) isFile() bool {
+	return f.obj.mode&unix.S_IFMT == unix.S_IFREG
+}
+
+func newCrashLoad(b *bench, seed uint64, edit func(*Options)) *crashLoad {
+	l := &crashLoad{t: b.t, b: b, rng: rand.New(rand.NewPCG(seed, 1)), byObj: map[*object]*tracked{}}
+	l.rec = newRecorder(b)
+	l.edit = func(o *Options) {
+		o.Backing = l.rec
+		if edit != nil {
+			edit(o)
+		}
+	}
+	l.root = &tracked{obj: l.rec.root, entries: map[string]*tracked{}}
+	l.byObj[l.root.obj] = l.root
+	l.open()
+	return l
+}
+
+func (l *crashLoad) open() {
+	v, err := l.b.tryOpen(l.edit)
+	if err != nil {
+		l.t.Fatalf("open: %v", err)
+	}
+	l.v = v
+	l.root.node = v.Root()
+	var again func(dir *tracked)
+	again = func(dir *tracked) {
+		for name, f := range dir.entries {
+			f.node = lookup(l.t, dir.node, name)
+			if f.isDir() {
+				again(f)
+			}
+		}
+	}
+	again(l.root)
+}
+
+// kill leaves the volume as a killed process does, but for what stays open.
+func (l *crashLoad) kill() {
+	quietPool(l.v)
+	l.v.cancel()
+	l.v.tasks.Wait()
+	l.v.stopFollowing()
+	l.v.session.abandon()
+}
+
+func (l *crashLoad) must(what string, err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// dirs are the directories that can be reached.
+func (l *crashLoad) dirs() (out []*tracked) {
+	var walk func(*tracked)
+	walk = func(d *tracked) {
+		out = append(out, d)
+		for _, name := range slices.Sorted(maps.Keys(d.entries)) {
+			if e := d.entries[name]; e.isDir() {
+				walk(e)
+			}
+		}
+	}
+	walk(l.root)
+	return out
+}
+
+func (l *crashLoad) someDir() *tracked { return pickOne(l.rng, l.dirs()) }
+
+// entriesOf lists the entries of a kind, each with its place.
+func (l *crashLoad) entriesOf(want func(*tracked) bool) (out []placed) {
+	for _, d := range l.dirs() {
+		for _, name := range slices.Sorted(maps.Keys(d.entries)) {
+			if want(d.entries[name]) {
+				out = append(out, placed{d, name})
+			}
+		}
+	}
+	return out
+}
+
+func pickOne[T any](rng *rand.Rand, of []T) (one T) {
+	if len(of) == 0 {
+		return one
+	}
+	return of[rng.IntN(len(of))]
+}
+
+// newName is one that was never used; one in six is long.
+func (l *crashLoad) newName() string {
+	l.made++
+	name := fmt.Sprintf("n%03d", l.made)
+	if l.rng.IntN(6) == 0 {
+		name += strings.Repeat("x", 200)
+	}
+	return name
+}
+
+// place notes that a name of a directory becomes f, or goes with nil.
+func (l *crashLoad) place(at int, d *tracked, name string, f *tracked) {
+	if old := d.entries[name]; old != nil {
+		old.where = slices.DeleteFunc(old.where, func(p placed) bool { return p == placed{d, name} })
+	}
+	d.named = append(d.named, nameChange{at, name})
+	delete(d.entries, name)
+	if f != nil {
+		d.entries[name] = f
+		f.where = append(f.where, placed{d, name})
+		f.names[name] = true
+	}
+}
+
+// add takes in what was just made.
+func (l *crashLoad) add(at int, d *tracked, name string, n *Node) *tracked {
+	l.rec.mu.Lock()
+	f := &tracked{obj: l.rec.byIno[n.Ino()], node: n, names: map[string]bool{}}
+	l.rec.mu.Unlock()
+	if n.IsDir() {
+		f.entries = map[string]*tracked{}
+	}
+	l.all = append(l.all, f)
+	l.byObj[f.obj] = f
+	l.place(at, d, name, f)
+	return f
+}
+
+func (l *crashLoad) create(d *tracked) *tracked {
+	at, name := l.rec.now(), l.newName()
+	n, _, err := d.node.Create(name, 0o644, Owner{})
+	l.must("create", err)
+	f := l.add(at, d, name, n)
+	f.versions = []fileVersion{{at: at}}
+	quietPool(l.v)
+	return f
+}
+
+func (l *crashLoad) mkdir(parent *tracked) *tracked {
+	at, name := l.rec.now(), l.newName()
+	n, _, err := parent.node.Mkdir(name, 0o755, Owner{})
+	l.must("mkdir", err)
+	return l.add(at, parent, name, n)
+}
+
+func (l *crashLoad) symlink(d *tracked, target string) {
+	at, name := l.rec.now(), l.newName()
+	n, _, err := d.node.Symlink(name, target, Owner{})
+	l.must("symlink", err)
+	l.add(at, d, name, n).target = target
+}
+
+func (f *tracked) now() fileVersion { return f.versions[len(f.versions)-1] }
+
+// edited adds a version.
+func (f *tracked) edited(at int, change func(*fileVersion)) {
+	v := f.now()
+	v.at, v.content = at, slices.Clone(v.content)
+	change(&v)
+	f.versions = append(f.versions, v)
+}
+
+func (l *crashLoad) write(f *tracked, off, n int) {
+	at := l.rec.now()
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = byte(l.rng.Uint32())
+	}
+	writeAll(l.t, f.node, data, int64(off))
+	f.edited(at, func(v *fileVersion) {
+		v.content = append(v.content, make([]byte, max(0, off+n-len(v.content)))...)
+		copy(v.content[off:], data)
+	})
+}
+
+func (l *crashLoad) truncate(f *tracked, size int) {
+	at := l.rec.now()
+	l.must("truncate", f.node.Truncate(context.Background(), int64(size)))
+	f.edited(at, func(v *fileVersion) {
+		v.content = append(v.content, make([]byte, max(0, size-len(v.content)))...)[:size]
+	})
+}
+
+func (l *crashLoad) punch(f *tracked, off, n int) {
+	at := l.rec.now()
+	l.must("punch", f.node.Allocate(context.Background(), int64(off), int64(n), punchHole))
+	f.edited(at, func(v *fileVersion) {
+		if off < len(v.content) {
+			clear(v.content[off:min(len(v.content), off+n)])
+		}
+	})
+}
+
+func (l *crashLoad) setAttr(f *tracked) {
+	at, value := l.rec.now(), fmt.Sprint(l.rng.Uint32())
+	l.must("setxattr", f.node.Setxattr("user.k", []byte(value), 0))
+	f.edited(at, func(v *fileVersion) { v.attr = value })
+}
+
+func (l *crashLoad) sync(f *tracked, dataOnly bool) {
+	l.must("fsync", f.node.Sync(dataOnly))
+	at := l.rec.now()
+	if f.isDir() {
+		f.dirAcks = append(f.dirAcks, dirAck{at, maps.Clone(f.entries)})
+	} else {
+		f.acks = append(f.acks, fileAck{at, len(f.versions) - 1, !dataOnly})
+	}
+}
+
+func (l *crashLoad) rename(from, to placed) {
+	at := l.rec.now()
+	l.must("rename", from.dir.node.Rename(from.name, to.dir.node, to.name, 0))
+	f := from.dir.entries[from.name]
+	if to.dir.entries[to.name] == f {
+		return
+	}
+	l.place(at, from.dir, from.name, nil)
+	l.place(at, to.dir, to.name, f)
+}
+
+func (l *crashLoad) link(f *tracked, d *tracked) {
+	at, name := l.rec.now(), l.newName()
+	_, err := d.node.Link(f.node, name)
+	l.must("link", err)
+	l.place(at, d, name, f)
+}
+
+func (l *crashLoad) remove(p placed) {
+	at := l.rec.now()
+	f := p.dir.entries[p.name]
+	if f.isDir() {
+		l.must("rmdir", p.dir.node.Rmdir(p.name))
+	} else {
+		l.must("unlink", p.dir.node.Unlink(p.name))
+	}
+	l.place(at, p.dir, p.name, nil)
+	if len(f.where) == 0 {
+		f.node.Forget()
+	}
+}
+
+// below tells whether d is dir or lies in it.
+func (l *crashLoad) below(d, dir *tracked) bool {
+	for d != l.root {
+		if d == dir {
+			return true
+		}
+		d = d.where[0].dir
+	}
+	return dir == l.root
+}
+
+// scripted does what nobody should have to wait for by chance.
+func (l *crashLoad) scripted() {
+	// A directory and a file in it, both found by who syncs the usual way.
+	d := l.mkdir(l.root)
+	f := l.create(d)
+	l.write(f, 0, 5000)
+	l.sync(f, false)
+	l.sync(l.root, false)
+	l.write(f, 5000, 3000) // the short tail
+	l.write(f, 100, 50)
+	l.sync(f, true)
+	l.write(f, 0, 4096)
+	// A directory that only its parent's fsync makes durable; a long target; a name
+	// that is long.
+	l.mkdir(d)
+	l.symlink(d, strings.Repeat("t", 3500))
+	l.sync(d, false)
+	// What was synced moves where nothing was.
+	g := l.mkdir(l.root)
+	l.rename(f.where[0], placed{g, "moved" + strings.Repeat("y", 200)})
+	l.sync(g, false)
+	// An old file is replaced, and its key goes.
+	h := l.create(l.root)
+	l.write(h, 0, 200)
+	l.sync(h, false)
+	l.rename(h.where[0], f.where[0])
+	f.node.Forget()
+	l.v.reaper.flush()
+	l.sync(g, false)
+	// A mount is killed that has synced nothing.
+	i := l.create(l.mkdir(l.root))
+	l.write(i, 0, 9000)
+	l.kill()
+	l.open()
+	l.write(i, 20, 20)
+	l.sync(i, false)
+	l.sync(l.root, false)
+}
+
+// step does something.
+func (l *crashLoad) step() {
+	f := l.file()
+	switch k := l.rng.IntN(100); {
+	case f == nil || k < 8:
+		l.create(l.someDir())
+	case k < 24:
+		l.write(f, l.rng.IntN(len(f.now().content)+1), 1+l.rng.IntN(9000))
+	case k < 36: // short appends
+		l.write(f, len(f.now().content), 1+l.rng.IntN(3000))
+	case k < 38:
+		l.write(f, len(f.now().content)+l.rng.IntN(9000), 1+l.rng.IntN(3000))
+	case k < 42:
+		l.truncate(f, l.rng.IntN(30000))
+	case k < 45:
+		l.punch(f, l.rng.IntN(len(f.now().content)+1), 1+l.rng.IntN(12000))
+	case k < 47:
+		l.setAttr(f)
+	case k < 62:
+		l.sync(f, l.rng.IntN(2) == 0)
+	case k < 70:
+		l.sync(l.someDir(), false)
+	case k < 76:
+		l.move()
+	case k < 79:
+		l.link(f, l.someDir())
+	case k < 85:
+		if p := pickOne(l.rng, l.entriesOf(func(e *tracked) bool { return !e.isDir() || len(e.entries) == 0 })); p.dir != nil {
+			l.remove(p)
+		}
+	case k < 90:
+		l.mkdir(l.someDir())
+	case k < 93:
+		l.symlink(l.someDir(), strings.Repeat("t", 1+l.rng.IntN(maxTarget)))
+	case k < 96:
+		l.v.reaper.flush()
+	case k < 97:
+		l.kill()
+		l.open()
+	default:
+		l.v.descriptors.closeAll() // all is read anew
+	}
+}
+
+// file draws a file that has a name and is not large.
+func (l *crashLoad) file() *tracked {
+	p := pickOne(l.rng, l.entriesOf((*tracked).isFile))
+	if p.dir == nil {
+		return nil
+	}
+	f := p.dir.entries[p.name]
+	if len(f.now().content) > 40000 {
+		l.truncate(f, l.rng.IntN(10000))
+	}
+	return f
+}
+
+// move renames something, a file sometimes over another.
+func (l *crashLoad) move() {
+	from := pickOne(l.rng, l.entriesOf(func(*tracked) bool { return true }))
+	if from.dir == nil {
+		return
+	}
+	f := from.dir.entries[from.name]
+	to := placed{l.someDir(), l.newName()}
+	if over := pickOne(l.rng, l.entriesOf((*tracked).isFile)); over.dir != nil && f.isFile() && l.rng.IntN(2) == 0 {
+		to = over
+	}
+	if f.isDir() && l.below(to.dir, f) {
+		return
+	}
+	l.rename(from, to)
+}
+
+// blockOfVersion is a block of n bytes of a version, with zeros behind its end.
+func blockOfVersion(v *fileVersion, block, n int) []byte {
+	return blockOf(v.content, block*crypto.BlockSize, n)
+}

@@ -1,0 +1,142 @@
+package volume
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	powerSeed   = flag.Uint64("powerloss.seed", 0, "seed of the power loss tests; 0 draws one")
+	powerSteps  = flag.Int("powerloss.steps", 120, "operations before the power is lost")
+	powerStates = flag.Int("powerloss.states", 1200, "sampled states, besides every prefix, in each configuration")
+)
+
+// powerLoss is one configuration of the test.
+type powerLoss struct {
+	mode   KeyMode
+	strict bool
+}
+
+func (p powerLoss) String() string {
+	if p.strict {
+		return string(p.mode) + ", strict"
+	}
+	return string(p.mode)
+}
+
+// record runs the load and returns it with its history. lies are barriers that the
+// code is to be without.
+func (p powerLoss) record(t *testing.T, seed uint64, steps int, lies func(class string) bool) (*crashLoad, *history) {
+	b := newBench(t, p.mode)
+	l := newCrashLoad(b, seed, func(o *Options) { o.Strict = p.strict })
+	l.rec.lies = lies
+	l.scripted()
+	for range steps {
+		l.step()
+	}
+	quietPool(l.v)
+	l.rec.now()
+	l.rec.stop()
+	t.Cleanup(func() { b.close(l.v) })
+	return l, newHistory(l.rec)
+}
+
+// try looks at every prefix, if all is set, and at sampled states.
+func (l *crashLoad) try(h *history, seed uint64, strict, all bool, sampled int) verdict {
+	place := fastPlace(l.t)
+	type job struct {
+		k     int
+		model crashModel
+		seed  uint64
+	}
+	jobs := make(chan job)
+	var sum verdict
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for w := range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for j := range jobs {
+				s := h.moment(j.k).crash(j.model, rand.New(rand.NewPCG(j.seed, 3)))
+				v := l.checkState(s, filepath.Join(place, fmt.Sprint(w)), strict)
+				for i, what := range v.violations {
+					v.violations[i] = fmt.Sprintf("cut before event %d (%s; state seed %d): %s", j.k, j.model, j.seed, what)
+				}
+				mu.Lock()
+				sum.add(v)
+				mu.Unlock()
+			}
+		})
+	}
+	if all {
+		for k := 1; k <= len(h.log); k++ {
+			jobs <- job{k, crashPrefix, 1}
+			jobs <- job{k, crashBare, 1}
+		}
+	}
+	rng := rand.New(rand.NewPCG(seed, 2))
+	for range sampled {
+		jobs <- job{1 + rng.IntN(len(h.log)), crashExt4 + crashModel(rng.IntN(2)), rng.Uint64()}
+	}
+	close(jobs)
+	wg.Wait()
+	return sum
+}
+
+// fastPlace is a directory, in memory where that takes user attributes.
+func fastPlace(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "kmsfs-test-")
+	if err == nil {
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		if unix.Setxattr(dir, "user.kmsfs.test", []byte("x"), 0) == nil {
+			return dir
+		}
+	}
+	return t.TempDir()
+}
+
+func drawSeed() uint64 {
+	if *powerSeed != 0 {
+		return *powerSeed
+	}
+	return uint64(time.Now().UnixNano())
+}
+
+func TestWhatWasSyncedSurvivesAPowerCutAtAnyMoment(t *testing.T) {
+	for _, p := range []powerLoss{{ModeFile, false}, {ModeVolume, false}, {ModeFile, true}, {ModeVolume, true}} {
+		t.Run(p.String(), func(t *testing.T) {
+			seed := drawSeed()
+			t.Logf("-powerloss.seed %d", seed)
+			l, h := p.record(t, seed, *powerSteps, nil)
+			got := l.try(h, seed, p.strict, true, *powerStates)
+			for i, v := range got.violations {
+				if i == 20 {
+					t.Errorf("and %d more", len(got.violations)-i)
+					break
+				}
+				t.Error(v)
+			}
+			t.Logf("%d events, %d barriers %v", len(h.log), total(l.rec.seen), l.rec.seen)
+			t.Logf("%d states, %d files and %d blocks read: %d violations, %d blocks that were being overwritten and %d that never were synced lost",
+				got.states, got.files, got.blocks, len(got.violations), got.exceptions, got.unsynced)
+			if p.strict == (got.exceptions > 0) {
+				t.Errorf("%d blocks lost that were being overwritten, strict: %v", got.exceptions, p.strict)
+			}
+		})
+	}
+}
+
+func total(m map[string]int) (n int) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}

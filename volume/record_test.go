@@ -1,0 +1,426 @@
+package volume
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// recorder is a Backing that writes down, in order, every change of the store and
+// every barrier, with the object that each is about. crashstate_test.go makes of it
+// what a power cut may leave. The redo slots change without a call; their pages are
+// looked at before each event, so that what was written to them counts as written
+// some time before.
+type recorder struct {
+	System
+	t     testing.TB
+	hosts string // file of the host state
+
+	mu      sync.Mutex
+	log     []event
+	objects []*object
+	byIno   map[uint64]*object
+	byFD    map[int]*object
+	root    *object
+	redo    map[int]*redoImage // by descriptor
+	off     bool
+	// lies says of a barrier that it is not made: the code without it.
+	lies func(class string) bool
+	seen map[string]int // barriers by class
+}
+
+// object is an inode that the recorder has seen.
+type object struct {
+	id     int
+	mode   uint32
+	target string
+	path   string // where it was first, below BACKING; for messages and classes
+
+	// Initial content, durable from the start.
+	data    []byte
+	entries map[string]*object
+
+	events []int // of the log, about its content, attributes or entries
+}
+
+type eventKind int
+
+const (
+	evEntry  eventKind = iota // name of dir becomes obj
+	evGone                    // name of dir goes
+	evRename                  // name of dir becomes name2 of dir2
+	evWrite                   // data of obj at off; with nil data, n zeros
+	evSize                    // obj gets size n
+	evMode                    // obj gets mode
+	evXattr                   // obj gets the attribute name, or loses it with nil data
+	evSync                    // data, size and, unless dataOnly, attributes of obj, or its entries
+	evAll                     // everything
+)
+
+// event is a change or a barrier.
+type event struct {
+	kind        eventKind
+	obj         *object
+	dir, dir2   *object
+	name, name2 string
+	flags       uint
+	off, n      int64
+	data        []byte
+	mode        uint32
+	dataOnly    bool
+	session     crypto.ID // of host state, when it happened
+}
+
+type redoImage struct {
+	obj  *object
+	last []byte
+}
+
+func newRecorder(b *bench) *recorder {
+	r := &recorder{t: b.t, byIno: map[uint64]*object{}, byFD: map[int]*object{}, redo: map[int]*redoImage{}, seen: map[string]int{}}
+	entries, err := filepath.Glob(filepath.Join(b.state, "*.json"))
+	if err != nil || len(entries) != 1 {
+		b.t.Fatalf("host states %v, %v", entries, err)
+	}
+	r.hosts = entries[0]
+	r.root = r.scan(b.dir, "")
+	return r
+}
+
+// scan takes in what is there at the start.
+func (r *recorder) scan(dir, path string) *object {
+	var st unix.Stat_t
+	full := filepath.Join(dir, path)
+	if err := unix.Lstat(full, &st); err != nil {
+		r.t.Fatal(err)
+	}
+	o := r.newObject(st.Ino, st.Mode, path)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		entries, err := os.ReadDir(full)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, e := range entries {
+			o.entries[e.Name()] = r.scan(dir, filepath.Join(path, e.Name()))
+		}
+	case unix.S_IFREG:
+		var err error
+		if o.data, err = os.ReadFile(full); err != nil {
+			r.t.Fatal(err)
+		}
+	default:
+		r.t.Fatalf("%s: what is it?", full)
+	}
+	return o
+}
+
+func (r *recorder) newObject(ino uint64, mode uint32, path string) *object {
+	o := &object{id: len(r.objects), mode: mode, path: path, entries: map[string]*object{}}
+	r.objects = append(r.objects, o)
+	r.byIno[ino] = o
+	return o
+}
+
+// stop ends the recording; calls go on.
+func (r *recorder) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.off = true
+}
+
+// now is how many events there are.
+func (r *recorder) now() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lookAtRedo()
+	return len(r.log)
+}
+
+// change makes a call and, if it does what it should, notes the event that made
+// tells.
+func (r *recorder) change(call func() error, made func() event) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.off {
+		return call()
+	}
+	r.lookAtRedo()
+	if err := call(); err != nil {
+		return err
+	}
+	r.note(made())
+	return nil
+}
+
+func (r *recorder) note(e event) {
+	b, err := os.ReadFile(r.hosts)
+	if i := bytes.Index(b, []byte(`"session": "`)); err == nil && i >= 0 {
+		e.session, _ = crypto.ParseID(string(b[i+12 : i+12+32]))
+	}
+	i := len(r.log)
+	r.log = append(r.log, e)
+	for _, o := range []*object{e.obj, e.dir, e.dir2} {
+		if o != nil && (len(o.events) == 0 || o.events[len(o.events)-1] != i) {
+			o.events = append(o.events, i)
+		}
+	}
+}
+
+// lookAtRedo notes which pages of the redo slots changed since it last looked.
+func (r *recorder) lookAtRedo() {
+	const page = 4096
+	for fd, im := range r.redo {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) != nil || r.off {
+			continue
+		}
+		now := make([]byte, st.Size)
+		if n, _ := unix.Pread(fd, now, 0); n < len(now) {
+			continue
+		}
+		if len(now) > len(im.last) {
+			im.last = append(im.last, make([]byte, len(now)-len(im.last))...)
+		}
+		for at := 0; at < len(now); at += page {
+			part := now[at:min(at+page, len(now))]
+			if !bytes.Equal(part, im.last[at:at+len(part)]) {
+				r.note(event{kind: evWrite, obj: im.obj, off: int64(at), data: bytes.Clone(part)})
+			}
+		}
+		im.last = now
+	}
+}
+
+func (r *recorder) object(dirfd int) *object {
+	if o := r.byFD[dirfd]; o != nil {
+		return o
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(dirfd, &st); err != nil {
+		r.t.Errorf("recorder: descriptor %d: %v", dirfd, err)
+		return nil
+	}
+	o := r.byIno[st.Ino]
+	if o == nil {
+		r.t.Errorf("recorder: unknown inode %d", st.Ino)
+	}
+	return o
+}
+
+// at is the object of an entry, nil if there is none.
+func (r *recorder) at(dirfd int, name string) *object {
+	if name == "" {
+		return r.object(dirfd)
+	}
+	var st unix.Stat_t
+	if unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return nil
+	}
+	return r.byIno[st.Ino]
+}
+
+// fresh makes the object of an entry that was just made.
+func (r *recorder) fresh(dirfd int, name string) *object {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		r.t.Errorf("recorder: %q: %v", name, err)
+	}
+	return r.newObject(st.Ino, st.Mode, filepath.Join(r.object(dirfd).path, name))
+}
+
+func (r *recorder) Openat(dirfd int, name string, flags int, mode uint32) (fd int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.at(dirfd, name)
+	if flags&unix.O_TRUNC != 0 {
+		r.t.Errorf("recorder: open with O_TRUNC")
+	}
+	if flags&(unix.O_CREAT|unix.O_TMPFILE) != 0 {
+		r.lookAtRedo()
+	}
+	if fd, err = r.System.Openat(dirfd, name, flags, mode); err != nil || r.off {
+		return fd, err
+	}
+	switch {
+	case flags&unix.O_TMPFILE == unix.O_TMPFILE:
+		var st unix.Stat_t
+		_ = unix.Fstat(fd, &st)
+		r.byFD[fd] = r.newObject(st.Ino, st.Mode, "tmpfile")
+	case flags&unix.O_CREAT != 0 && before == nil:
+		o := r.fresh(dirfd, name)
+		r.byFD[fd] = o
+		r.note(event{kind: evEntry, dir: r.object(dirfd), name: name, obj: o})
+		if strings.HasPrefix(o.path, metaDir+"/redo/") {
+			r.redo[fd] = &redoImage{obj: o}
+		}
+	default:
+		delete(r.byFD, fd)
+		if o := r.object(fd); o != nil {
+			r.byFD[fd] = o
+		}
+	}
+	return fd, nil
+}
+
+func (r *recorder) Close(fd int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lookAtRedo()
+	delete(r.byFD, fd)
+	delete(r.redo, fd)
+	return r.System.Close(fd)
+}
+
+func (r *recorder) Pwrite(fd int, b []byte, off int64) (n int, err error) {
+	err = r.change(func() (err error) { n, err = r.System.Pwrite(fd, b, off); return err }, func() event {
+		return event{kind: evWrite, obj: r.object(fd), off: off, data: bytes.Clone(b[:n])}
+	})
+	return n, err
+}
+
+func (r *recorder) Ftruncate(fd int, size int64) error {
+	return r.change(func() error { return r.System.Ftruncate(fd, size) }, func() event {
+		return event{kind: evSize, obj: r.object(fd), n: size}
+	})
+}
+
+func (r *recorder) Fallocate(fd int, mode uint32, off, length int64) error {
+	return r.change(func() error { return r.System.Fallocate(fd, mode, off, length) }, func() event {
+		switch mode {
+		case 0:
+			return event{kind: evSize, obj: r.object(fd), n: off + length}
+		case punchHole:
+			return event{kind: evWrite, obj: r.object(fd), off: off, n: length}
+		}
+		return event{kind: evWrite, obj: r.object(fd), off: off, data: []byte{}}
+	})
+}
+
+func (r *recorder) barrier(fd int, dataOnly bool, call func() error) error {
+	return r.change(call, func() event {
+		e := event{kind: evSync, obj: r.object(fd), dataOnly: dataOnly}
+		if fd < 0 {
+			e = event{kind: evAll}
+		}
+		class := barrierClass(&e)
+		r.seen[class]++
+		if r.lies != nil && r.lies(class) {
+			e = event{kind: evWrite, obj: r.root, data: []byte{}} // nothing
+		}
+		return e
+	})
+}
+
+func (r *recorder) Fsync(fd int) error {
+	return r.barrier(fd, false, func() error { return nil })
+}
+
+func (r *recorder) Fdatasync(fd int) error {
+	return r.barrier(fd, true, func() error { return nil })
+}
+
+func (r *recorder) Syncfs(int) error { return r.barrier(-1, false, func() error { return nil }) }
+
+// barrierClass says what a barrier is for.
+func barrierClass(e *event) string {
+	if e.kind == evAll {
+		return "syncfs"
+	}
+	what, isDir := "data file", e.obj.mode&unix.S_IFMT == unix.S_IFDIR
+	base := filepath.Base(e.obj.path)
+	switch in, inMeta := strings.CutPrefix(e.obj.path+"/", metaDir+"/"); {
+	case inMeta && in == "":
+		what = ".kmsfs"
+	case inMeta && strings.HasPrefix(in, "keys"):
+		what = []string{2: "keys", 3: "shelf of sidecars", 4: "sidecar"}[strings.Count(e.obj.path, "/")+1]
+	case inMeta:
+		what = strings.Split(in, "/")[0]
+		if !isDir {
+			what += " file"
+		}
+	case base == recordName:
+		what = "directory record"
+	case isLongNameFile(base):
+		what = "long name"
+	case isDir:
+		what = "directory"
+	}
+	if e.dataOnly {
+		return "fdatasync of " + what
+	}
+	return "fsync of " + what
+}
+
+func (r *recorder) entry(dirfd int, name string, call func() error) error {
+	return r.change(call, func() event {
+		return event{kind: evEntry, dir: r.object(dirfd), name: name, obj: r.fresh(dirfd, name)}
+	})
+}
+
+func (r *recorder) Mkdirat(dirfd int, name string, mode uint32) error {
+	return r.entry(dirfd, name, func() error { return r.System.Mkdirat(dirfd, name, mode) })
+}
+
+func (r *recorder) Mknodat(dirfd int, name string, mode uint32, dev int) error {
+	return r.entry(dirfd, name, func() error { return r.System.Mknodat(dirfd, name, mode, dev) })
+}
+
+func (r *recorder) Symlinkat(target string, dirfd int, name string) error {
+	err := r.entry(dirfd, name, func() error { return r.System.Symlinkat(target, dirfd, name) })
+	if err == nil {
+		r.mu.Lock()
+		r.at(dirfd, name).target = target
+		r.mu.Unlock()
+	}
+	return err
+}
+
+func (r *recorder) Linkat(od int, on string, nd int, nn string) error {
+	return r.change(func() error { return r.System.Linkat(od, on, nd, nn) }, func() event {
+		return event{kind: evEntry, dir: r.object(nd), name: nn, obj: r.at(nd, nn)}
+	})
+}
+
+func (r *recorder) LinkDescriptor(fd, nd int, nn string) error {
+	return r.change(func() error { return r.System.LinkDescriptor(fd, nd, nn) }, func() event {
+		return event{kind: evEntry, dir: r.object(nd), name: nn, obj: r.at(nd, nn)}
+	})
+}
+
+func (r *recorder) Unlinkat(dirfd int, name string, flags int) error {
+	return r.change(func() error { return r.System.Unlinkat(dirfd, name, flags) }, func() event {
+		return event{kind: evGone, dir: r.object(dirfd), name: name}
+	})
+}
+
+func (r *recorder) Renameat2(od int, on string, nd int, nn string, flags uint) error {
+	return r.change(func() error { return r.System.Renameat2(od, on, nd, nn, flags) }, func() event {
+		return event{kind: evRename, dir: r.object(od), name: on, dir2: r.object(nd), name2: nn, flags: flags, obj: r.at(nd, nn)}
+	})
+}
+
+func (r *recorder) Fsetxattr(fd int, name string, value []byte, flags int) error {
+	return r.change(func() error { return r.System.Fsetxattr(fd, name, value, flags) }, func() event {
+		return event{kind: evXattr, obj: r.object(fd), name: name, data: append([]byte{}, value...)}
+	})
+}
+
+func (r *recorder) Fremovexattr(fd int, name string) error {
+	return r.change(func() error { return r.System.Fremovexattr(fd, name) }, func() event {
+		return event{kind: evXattr, obj: r.object(fd), name: name}
+	})
+}
+
+func (r *recorder) Fchmodat(dirfd int, name string, mode uint32) error {
+	return r.change(func() error { return r.System.Fchmodat(dirfd, name, mode) }, func() event {
+		return event{kind: evMode, obj: r.at(dirfd, name), mode: mode}
+	})
+}
