@@ -27,6 +27,8 @@ type crashLoad struct {
 	all   []*tracked
 	byObj map[*object]*tracked
 	made  int // names
+	// rewrapped is when the volume's first key was given up.
+	rewrapped int
 }
 
 // tracked is an object that the load made, and its past.
@@ -55,6 +57,8 @@ type fileVersion struct {
 	at      int
 	content []byte
 	attr    string
+	// Bytes that may have been written anew, with the same value even.
+	from, to int
 }
 
 // fileAck: when the event at happened, a version had been synced.
@@ -231,8 +235,11 @@ func (f *tracked) now() fileVersion { return f.versions[len(f.versions)-1] }
 // edited adds a version.
 func (f *tracked) edited(at int, change func(*fileVersion)) {
 	v := f.now()
-	v.at, v.content = at, slices.Clone(v.content)
+	v.at, v.content, v.from, v.to = at, slices.Clone(v.content), 0, 0
 	change(&v)
+	if old := len(f.now().content); old != len(v.content) {
+		v.from, v.to = min(v.from, old, len(v.content)), max(v.to, old, len(v.content))
+	}
 	f.versions = append(f.versions, v)
 }
 
@@ -246,6 +253,7 @@ func (l *crashLoad) write(f *tracked, off, n int) {
 	f.edited(at, func(v *fileVersion) {
 		v.content = append(v.content, make([]byte, max(0, off+n-len(v.content)))...)
 		copy(v.content[off:], data)
+		v.from, v.to = off, off+n
 	})
 }
 
@@ -263,6 +271,7 @@ func (l *crashLoad) punch(f *tracked, off, n int) {
 	f.edited(at, func(v *fileVersion) {
 		if off < len(v.content) {
 			clear(v.content[off:min(len(v.content), off+n)])
+			v.from, v.to = off, off+n
 		}
 	})
 }
@@ -359,6 +368,9 @@ func (l *crashLoad) scripted() {
 	i := l.create(l.mkdir(l.root))
 	l.write(i, 0, 9000)
 	l.kill()
+	// Another key takes the place of the first.
+	l.b.mustRewrap(uriA, uriB, func(o *RewrapOptions) { o.Backing = l.rec })
+	l.rewrapped = l.rec.now()
 	l.open()
 	l.write(i, 20, 20)
 	l.sync(i, false)

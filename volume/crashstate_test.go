@@ -372,11 +372,13 @@ func (s *crashState) content(o *object, f *os.File) error {
 	return nil
 }
 
-// materialize makes the state a directory.
-func (s *crashState) materialize(dir string) error {
+// materialize makes the state a directory. It returns the numbers that its inodes
+// had before.
+func (s *crashState) materialize(dir string) (map[uint64]uint64, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
+		return nil, err
 	}
+	inos := map[uint64]uint64{}
 	made := map[*object]string{}
 	var fill func(o *object, path string) error
 	fill = func(o *object, path string) error {
@@ -402,7 +404,17 @@ func (s *crashState) materialize(dir string) error {
 		}
 		return s.attributes(o, path)
 	}
-	return fill(s.root, dir)
+	if err := fill(s.root, dir); err != nil {
+		return nil, err
+	}
+	for o, path := range made {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return nil, err
+		}
+		inos[st.Ino] = o.ino
+	}
+	return inos, nil
 }
 
 // make makes an object at a path, or links it to where it is already.

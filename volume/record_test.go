@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,8 +10,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"kmsfs/crypto"
 )
 
 // recorder is a Backing that writes down, in order, every change of the store and
@@ -39,6 +38,7 @@ type recorder struct {
 // object is an inode that the recorder has seen.
 type object struct {
 	id     int
+	ino    uint64
 	mode   uint32
 	target string
 	path   string // where it was first, below BACKING; for messages and classes
@@ -75,7 +75,7 @@ type event struct {
 	data        []byte
 	mode        uint32
 	dataOnly    bool
-	session     crypto.ID // of host state, when it happened
+	host        HostState // when it happened
 }
 
 type redoImage struct {
@@ -123,7 +123,7 @@ func (r *recorder) scan(dir, path string) *object {
 }
 
 func (r *recorder) newObject(ino uint64, mode uint32, path string) *object {
-	o := &object{id: len(r.objects), mode: mode, path: path, entries: map[string]*object{}}
+	o := &object{id: len(r.objects), ino: ino, mode: mode, path: path, entries: map[string]*object{}}
 	r.objects = append(r.objects, o)
 	r.byIno[ino] = o
 	return o
@@ -162,8 +162,11 @@ func (r *recorder) change(call func() error, made func() event) error {
 
 func (r *recorder) note(e event) {
 	b, err := os.ReadFile(r.hosts)
-	if i := bytes.Index(b, []byte(`"session": "`)); err == nil && i >= 0 {
-		e.session, _ = crypto.ParseID(string(b[i+12 : i+12+32]))
+	if err == nil {
+		err = json.Unmarshal(b, &e.host)
+	}
+	if err != nil {
+		r.t.Errorf("recorder: host state: %v", err)
 	}
 	i := len(r.log)
 	r.log = append(r.log, e)
@@ -217,6 +220,9 @@ func (r *recorder) object(dirfd int) *object {
 
 // at is the object of an entry, nil if there is none.
 func (r *recorder) at(dirfd int, name string) *object {
+	if dirfd < 0 {
+		return nil
+	}
 	if name == "" {
 		return r.object(dirfd)
 	}
@@ -306,9 +312,9 @@ func (r *recorder) Fallocate(fd int, mode uint32, off, length int64) error {
 
 func (r *recorder) barrier(fd int, dataOnly bool, call func() error) error {
 	return r.change(call, func() event {
-		e := event{kind: evSync, obj: r.object(fd), dataOnly: dataOnly}
-		if fd < 0 {
-			e = event{kind: evAll}
+		e := event{kind: evAll}
+		if fd >= 0 {
+			e = event{kind: evSync, obj: r.object(fd), dataOnly: dataOnly}
 		}
 		class := barrierClass(&e)
 		r.seen[class]++
@@ -336,6 +342,7 @@ func barrierClass(e *event) string {
 	}
 	what, isDir := "data file", e.obj.mode&unix.S_IFMT == unix.S_IFDIR
 	base := filepath.Base(e.obj.path)
+	replacement := strings.HasSuffix(base, tmpSuffix)
 	switch in, inMeta := strings.CutPrefix(e.obj.path+"/", metaDir+"/"); {
 	case inMeta && in == "":
 		what = ".kmsfs"
@@ -352,6 +359,9 @@ func barrierClass(e *event) string {
 		what = "long name"
 	case isDir:
 		what = "directory"
+	}
+	if replacement {
+		what = "replacement for " + strings.TrimSuffix(what, tmpSuffix+" file")
 	}
 	if e.dataOnly {
 		return "fdatasync of " + what

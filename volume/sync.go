@@ -60,15 +60,17 @@ func (v *Volume) paySidecar(id crypto.ID) error {
 	})
 }
 
-// payParents makes durable what the node's name and the directories above it need,
+// payParents makes durable what the node's names and the directories above it need,
 // where it was written in this mount.
 func (n *Node) payParents() error {
-	for p, ok := n.at(); ok; p, ok = p.parent.at() {
-		if err := p.parent.payName(p.backing); err != nil {
-			return err
-		}
-		if err := p.parent.payDir(); err != nil {
-			return err
+	for _, p := range n.known() {
+		for ok := true; ok; p, ok = p.parent.at() {
+			if err := p.parent.payName(p.backing); err != nil {
+				return err
+			}
+			if err := p.parent.payDir(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -211,7 +211,9 @@ func (w *writer) cut(next crypto.Record) error {
 // finish makes a change that writes no blocks but those at the payload's end, and
 // the record. The caller holds file.write.
 func (w *writer) finish(next crypto.Record) error {
-	if len(w.change.segments) > 0 || w.change.flags&slotPunch != 0 {
+	// What comes in the place of blocks that were cut off overwrites them, should
+	// the power be lost: so cutting is durable before.
+	if len(w.change.segments) > 0 || w.change.flags&slotPunch != 0 || next.Size < w.rec.Size {
 		w.logOverwrite()
 	}
 	pay := w.slot.payload()
