@@ -48,6 +48,8 @@ type history struct {
 	*recorder
 	sectors map[*object]map[int64][]sectorVersion
 	sizes   map[*object][]sizeVersion
+	// barriers are the events before which something was to become durable.
+	barriers []int
 }
 
 // sectorVersion is a sector from an event on; nil data are zeros.
@@ -62,7 +64,12 @@ type sizeVersion struct {
 }
 
 func newHistory(r *recorder) *history {
-	h := &history{r, map[*object]map[int64][]sectorVersion{}, map[*object][]sizeVersion{}}
+	h := &history{recorder: r, sectors: map[*object]map[int64][]sectorVersion{}, sizes: map[*object][]sizeVersion{}}
+	for i, e := range r.log {
+		if e.kind == evSync || e.kind == evAll {
+			h.barriers = append(h.barriers, i)
+		}
+	}
 	for _, o := range r.objects {
 		if o.mode&unix.S_IFMT == unix.S_IFREG {
 			h.addVersions(o)

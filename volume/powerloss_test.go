@@ -16,8 +16,8 @@ import (
 
 var (
 	powerSeed   = flag.Uint64("powerloss.seed", 0, "seed of the power loss tests; 0 draws one")
-	powerSteps  = flag.Int("powerloss.steps", 120, "operations before the power is lost")
-	powerStates = flag.Int("powerloss.states", 1200, "sampled states, besides every prefix, in each configuration")
+	powerSteps  = flag.Int("powerloss.steps", 60, "operations before the power is lost")
+	powerStates = flag.Int("powerloss.states", 300, "sampled states, besides every prefix, in each configuration")
 )
 
 // powerLoss is one configuration of the test.
@@ -84,7 +84,12 @@ func (l *crashLoad) try(h *history, seed uint64, strict, all bool, sampled int) 
 	}
 	rng := rand.New(rand.NewPCG(seed, 2))
 	for range sampled {
-		jobs <- job{1 + rng.IntN(len(h.log)), crashExt4 + crashModel(rng.IntN(2)), rng.Uint64()}
+		// Just before a barrier is done, most is at stake.
+		k := 1 + rng.IntN(len(h.log))
+		if at := pickOne(rng, h.barriers); rng.IntN(2) == 0 && at > 0 {
+			k = at
+		}
+		jobs <- job{k, crashExt4 + crashModel(rng.IntN(2)), rng.Uint64()}
 	}
 	close(jobs)
 	wg.Wait()

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -311,12 +313,13 @@ func (r *recorder) Fallocate(fd int, mode uint32, off, length int64) error {
 }
 
 func (r *recorder) barrier(fd int, dataOnly bool, call func() error) error {
+	by := barrierCallers()
 	return r.change(call, func() event {
 		e := event{kind: evAll}
 		if fd >= 0 {
 			e = event{kind: evSync, obj: r.object(fd), dataOnly: dataOnly}
 		}
-		class := barrierClass(&e)
+		class := barrierClass(&e) + ", by " + by
 		r.seen[class]++
 		if r.lies != nil && r.lies(class) {
 			e = event{kind: evWrite, obj: r.root, data: []byte{}} // nothing
@@ -334,6 +337,35 @@ func (r *recorder) Fdatasync(fd int) error {
 }
 
 func (r *recorder) Syncfs(int) error { return r.barrier(-1, false, func() error { return nil }) }
+
+// barrierCallers names the functions that make a barrier, the outer one first.
+func barrierCallers() string {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	var names []string
+	for {
+		f, more := frames.Next()
+		name := f.Function[strings.LastIndex(f.Function, ".")+1:]
+		switch {
+		case strings.HasSuffix(f.File, "_test.go"), strings.HasPrefix(f.File, runtime.GOROOT()):
+			if len(names) > 0 {
+				more = false
+			}
+		case strings.HasPrefix(name, "func"), strings.HasSuffix(f.File, "/patient.go"), name == "retry":
+		case !strings.Contains(f.Function, "kmsfs/volume"):
+		default:
+			names = append(names, name)
+		}
+		if !more {
+			break
+		}
+	}
+	slices.Reverse(names)
+	if len(names) > 3 { // where it is wanted, and where it is made
+		names = append(names[:2], names[len(names)-1])
+	}
+	return strings.Join(names, " ")
+}
 
 // barrierClass says what a barrier is for.
 func barrierClass(e *event) string {
