@@ -118,7 +118,7 @@ func (l *crashLoad) checkState(s *crashState, dir string, strict bool) *verdict 
 	if !v.relaxed {
 		c.violation("seals are enforced after a power cut")
 	}
-	c.directory(l.root, v.Root())
+	c.directory(l.root, v.Root(), true)
 	if err := v.Close(); err != nil {
 		c.violation("close: %v", err)
 	}
@@ -174,11 +174,11 @@ func (c *check) hasSynced(o *object) bool {
 }
 
 // directory compares a directory with the state's and with what was promised.
-func (c *check) directory(d *tracked, n *Node) {
+func (c *check) directory(d *tracked, n *Node, promised bool) {
 	found, bad, err := listed(n)
 	if err != nil {
-		if c.hasSynced(d.obj) || c.dirAck(d) != nil {
-			c.violation("directory %q, with synced files: %v", n.Path(), err)
+		if promised || c.hasSynced(d.obj) || c.dirAck(d) != nil {
+			c.violation("directory %q, with synced files or synced itself: %v", n.Path(), err)
 		}
 		return
 	}
@@ -257,7 +257,7 @@ func (c *check) object(f *tracked, n *Node, where string, promised bool, bad []e
 	switch {
 	case f.isDir():
 		if n != nil {
-			c.directory(f, n)
+			c.directory(f, n, promised)
 		} else if c.hasSynced(f.obj) {
 			c.violation("a directory with synced files is not shown in %s: %v", where, bad)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -79,6 +80,8 @@ func (l *crashLoad) try(h *history, seed uint64, strict, all bool, sampled int) 
 	if all {
 		for k := 1; k <= len(h.log); k++ {
 			jobs <- job{k, crashPrefix, 1}
+		}
+		for _, k := range append(slices.Clone(h.barriers[1:]), len(h.log)) { // in between, nothing becomes durable
 			jobs <- job{k, crashBare, 1}
 		}
 	}
