@@ -10,7 +10,9 @@ import (
 
 // needless are barriers whose loss no state shows, and why they stay.
 var needless = map[string]string{
-	"fsync of replacement for volume.json.bak, by Rewrap run replaceFile": "a copy for repairs, which no mount reads",
+	"fsync of shelf of sidecars, by Rewrap run syncShelf": "the syncfs at the end of a rewrap does it, too; " +
+		"without it a power cut would take back all of a long one",
+	"fsync of replacement for volume.json.bak, by Rewrap run writeTemporary": "a copy for repairs, which no mount reads",
 	"fsync of directory, by Sync payParents syncInside": "the names of the new directories above a file that is synced: " +
 		"as ext4 does, though nothing is promised of names that were not synced themselves",
 	"fsync of directory, by Rename run syncInside": "likewise, of the directory that a synced file moves to; " +

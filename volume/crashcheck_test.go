@@ -226,6 +226,10 @@ func listed(n *Node) (_ map[string]entry, bad []error, _ error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if _, err := n.dirID(); err != nil { // an empty one is listed without
+		l.Close()
+		return nil, nil, err
+	}
 	defer l.Close()
 	found := map[string]entry{}
 	for {

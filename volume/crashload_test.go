@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/crypto"
+	"kmsfs/kmsprovider"
 )
 
 // crashLoad changes a volume whose calls are recorded, and keeps what was
@@ -82,9 +83,10 @@ func (f *tracked) isFile() bool {
 	return f.obj.mode&unix.S_IFMT == unix.S_IFREG
 }
 
-func newCrashLoad(b *bench, seed uint64, edit func(*Options)) *crashLoad {
+func newCrashLoad(b *bench, seed uint64, edit func(*Options), lies func(class string) bool) *crashLoad {
 	l := &crashLoad{t: b.t, b: b, rng: rand.New(rand.NewPCG(seed, 1)), byObj: map[*object]*tracked{}}
 	l.rec = newRecorder(b)
+	l.rec.lies = lies
 	l.edit = func(o *Options) {
 		o.Backing = l.rec
 		if edit != nil {
@@ -363,19 +365,35 @@ func (l *crashLoad) scripted() {
 	l.rename(h.where[0], f.where[0])
 	f.node.Forget()
 	l.v.reaper.flush()
+	for i := range 5 {
+		l.write(h, 10*i, 10)
+	}
 	l.sync(g, false)
 	// A mount is killed that has synced nothing.
 	i := l.create(l.mkdir(l.root))
 	l.write(i, 0, 9000)
 	l.kill()
-	// Another key takes the place of the first.
-	l.b.mustRewrap(uriA, uriB, func(o *RewrapOptions) { o.Backing = l.rec })
-	l.rewrapped = l.rec.now()
 	l.open()
 	l.write(i, 20, 20)
 	l.sync(i, false)
 	l.sync(l.root, false)
+	l.write(i, 4000, 200)
+	// Another key takes the place of the first, in a rewrap that is killed before
+	// the names of the new sidecars are durable, and one that finds these.
+	l.kill()
+	l.rec.set(func() { l.rec.noShelves = true })
+	if _, err := l.b.rewrap(uriA, uriB, func(o *RewrapOptions) { o.Backing = l.rec }); err == nil && l.v.mode == ModeFile {
+		l.t.Fatal("a rewrap was not interrupted")
+	}
+	l.rec.set(func() { l.rec.noShelves = false })
+	l.b.mustRewrap(zeroKey, zeroKey, func(o *RewrapOptions) { o.Backing = l.rec })
+	l.rewrapped = l.rec.now()
+	l.open()
+	l.write(i, 20, 20)
+	l.sync(i, false)
 }
+
+var zeroKey kmsprovider.KeyURI
 
 // step does something.
 func (l *crashLoad) step() {

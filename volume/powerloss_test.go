@@ -38,8 +38,7 @@ func (p powerLoss) String() string {
 // code is to be without.
 func (p powerLoss) record(t *testing.T, seed uint64, steps int, lies func(class string) bool) (*crashLoad, *history) {
 	b := newBench(t, p.mode)
-	l := newCrashLoad(b, seed, func(o *Options) { o.Strict = p.strict })
-	l.rec.lies = lies
+	l := newCrashLoad(b, seed, func(o *Options) { o.Strict = p.strict }, lies)
 	l.scripted()
 	for range steps {
 		l.step()

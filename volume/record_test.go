@@ -32,6 +32,8 @@ type recorder struct {
 	root    *object
 	redo    map[int]*redoImage // by descriptor
 	off     bool
+	// noShelves makes the fsync of directories of sidecars fail.
+	noShelves bool
 	// lies says of a barrier that it is not made: the code without it.
 	lies func(class string) bool
 	seen map[string]int // barriers by class
@@ -136,6 +138,12 @@ func (r *recorder) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.off = true
+}
+
+func (r *recorder) set(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
 }
 
 // now is how many events there are.
@@ -329,7 +337,12 @@ func (r *recorder) barrier(fd int, dataOnly bool, call func() error) error {
 }
 
 func (r *recorder) Fsync(fd int) error {
-	return r.barrier(fd, false, func() error { return nil })
+	return r.barrier(fd, false, func() error {
+		if o := r.object(fd); r.noShelves && o.mode&unix.S_IFMT == unix.S_IFDIR && strings.HasPrefix(o.path, metaDir+"/keys/") {
+			return unix.EIO
+		}
+		return nil
+	})
 }
 
 func (r *recorder) Fdatasync(fd int) error {
