@@ -16,9 +16,10 @@ import (
 )
 
 var (
-	powerSeed   = flag.Uint64("powerloss.seed", 0, "seed of the power loss tests; 0 draws one")
-	powerSteps  = flag.Int("powerloss.steps", 60, "operations before the power is lost")
-	powerStates = flag.Int("powerloss.states", 300, "sampled states, besides every prefix, in each configuration")
+	powerSeed     = flag.Uint64("powerloss.seed", 0, "seed of the power loss tests; 0 draws one")
+	powerSteps    = flag.Int("powerloss.steps", 60, "operations before the power is lost")
+	powerStates   = flag.Int("powerloss.states", 300, "sampled states, besides every prefix, in each configuration")
+	powerBarriers = flag.Bool("powerloss.barriers", false, "leave out every barrier, one after the other, not some")
 )
 
 // powerLoss is one configuration of the test.
