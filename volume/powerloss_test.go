@@ -54,6 +54,7 @@ func (p powerLoss) record(t *testing.T, seed uint64, steps int, lies func(class 
 // try looks at every prefix, if all is set, and at sampled states.
 func (l *crashLoad) try(h *history, seed uint64, strict, all bool, sampled int) verdict {
 	place := fastPlace(l.t)
+	defer os.RemoveAll(place)
 	type job struct {
 		k     int
 		model crashModel
