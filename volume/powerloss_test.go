@@ -16,9 +16,10 @@ import (
 )
 
 var (
-	powerSeed   = flag.Uint64("powerloss.seed", 1, "seed of the power loss tests; 0 draws one")
-	powerSteps  = flag.Int("powerloss.steps", 60, "operations before the power is lost")
-	powerStates = flag.Int("powerloss.states", 300, "sampled states, besides every prefix, in each configuration")
+	powerSeed     = flag.Uint64("powerloss.seed", 0, "seed of the power loss tests; 0 draws one")
+	powerSteps    = flag.Int("powerloss.steps", 60, "operations before the power is lost")
+	powerStates   = flag.Int("powerloss.states", 300, "sampled states, besides every prefix, in each configuration")
+	powerBarriers = flag.Bool("powerloss.barriers", false, "leave out every barrier, one after the other, not some")
 )
 
 // powerLoss is one configuration of the test.
@@ -53,6 +54,7 @@ func (p powerLoss) record(t *testing.T, seed uint64, steps int, lies func(class 
 // try looks at every prefix, if all is set, and at sampled states.
 func (l *crashLoad) try(h *history, seed uint64, strict, all bool, sampled int) verdict {
 	place := fastPlace(l.t)
+	defer os.RemoveAll(place)
 	type job struct {
 		k     int
 		model crashModel

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -350,69 +348,6 @@ func (r *recorder) Fdatasync(fd int) error {
 }
 
 func (r *recorder) Syncfs(int) error { return r.barrier(-1, false, func() error { return nil }) }
-
-// barrierCallers names the functions that make a barrier, the outer one first.
-func barrierCallers() string {
-	var pcs [32]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
-	var names []string
-	for {
-		f, more := frames.Next()
-		name := f.Function[strings.LastIndex(f.Function, ".")+1:]
-		switch {
-		case strings.HasSuffix(f.File, "_test.go"), strings.HasPrefix(f.File, runtime.GOROOT()):
-			if len(names) > 0 {
-				more = false
-			}
-		case strings.HasPrefix(name, "func"), strings.HasSuffix(f.File, "/patient.go"), name == "retry":
-		case !strings.Contains(f.Function, "kmsfs/volume"):
-		default:
-			names = append(names, name)
-		}
-		if !more {
-			break
-		}
-	}
-	slices.Reverse(names)
-	if len(names) > 3 { // where it is wanted, and where it is made
-		names = append(names[:2], names[len(names)-1])
-	}
-	return strings.Join(names, " ")
-}
-
-// barrierClass says what a barrier is for.
-func barrierClass(e *event) string {
-	if e.kind == evAll {
-		return "syncfs"
-	}
-	what, isDir := "data file", e.obj.mode&unix.S_IFMT == unix.S_IFDIR
-	base := filepath.Base(e.obj.path)
-	replacement := strings.HasSuffix(base, tmpSuffix)
-	switch in, inMeta := strings.CutPrefix(e.obj.path+"/", metaDir+"/"); {
-	case inMeta && in == "":
-		what = ".kmsfs"
-	case inMeta && strings.HasPrefix(in, "keys"):
-		what = []string{2: "keys", 3: "shelf of sidecars", 4: "sidecar"}[strings.Count(e.obj.path, "/")+1]
-	case inMeta:
-		what = strings.Split(in, "/")[0]
-		if !isDir {
-			what += " file"
-		}
-	case base == recordName:
-		what = "directory record"
-	case isLongNameFile(base):
-		what = "long name"
-	case isDir:
-		what = "directory"
-	}
-	if replacement {
-		what = "replacement for " + strings.TrimSuffix(what, tmpSuffix+" file")
-	}
-	if e.dataOnly {
-		return "fdatasync of " + what
-	}
-	return "fsync of " + what
-}
 
 func (r *recorder) entry(dirfd int, name string, call func() error) error {
 	return r.change(call, func() event {
