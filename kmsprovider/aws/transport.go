@@ -45,6 +45,12 @@ type transport struct{ client aws.HTTPClient }
 
 // Do sends a request. The body of the answer fails past maxAnswer.
 func (t transport) Do(request *http.Request) (*http.Response, error) {
+	// The SDK closes the body as soon as the head of the answer is there, when
+	// net/http may still look whether the body has ended. By Read it has; by the
+	// WriteTo of smithy-go it has failed, and the connection is lost.
+	if request.Body != nil {
+		request.Body = struct{ io.ReadCloser }{request.Body}
+	}
 	response, err := t.client.Do(request)
 	if err == nil {
 		response.Body = &boundedBody{response.Body, maxAnswer}

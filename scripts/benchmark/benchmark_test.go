@@ -56,21 +56,7 @@ func TestEveryWorkloadOfMountsRunsOnEverySubject(t *testing.T) {
 		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
 	}
 	tree, files := smallTree(t)
-	out := filepath.Join(t.TempDir(), "results.json")
-	var stdout, stderr bytes.Buffer
-	args := []string{"-workloads", "untar,tarc", "-rounds", "2", "-delay", "2ms", "-tree", tree, "-backing", t.TempDir(), "-json", out}
-	if err := run(t.Context(), args, &stdout, &stderr); err != nil {
-		t.Fatalf("%v\n%s", err, &stderr)
-	}
-	t.Logf("%s", &stdout)
-	b, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r results
-	if err := json.Unmarshal(b, &r); err != nil {
-		t.Fatal(err)
-	}
+	r := measured(t, "-workloads", "untar,tarc", "-rounds", "2", "-delay", "2ms", "-tree", tree)
 	if want := 2 * 5; len(r.Results) != want || r.Tree.Files != files {
 		t.Fatalf("%d results and %d files, want %d and %d", len(r.Results), r.Tree.Files, want, files)
 	}
@@ -108,12 +94,12 @@ func wantCalls(t *testing.T, x result, files int) {
 	}
 }
 
-func TestEveryWorkloadOfCommandsRunsOnEverySubject(t *testing.T) {
+// measured runs the benchmark with these arguments and returns the results that it writes as JSON.
+func measured(t *testing.T, args ...string) (r results) {
+	t.Helper()
 	out := filepath.Join(t.TempDir(), "results.json")
 	var stdout, stderr bytes.Buffer
-	args := []string{"-workloads", "encrypt-signed,decrypt-signed,encrypt,decrypt", "-rounds", "1", "-size", "1", "-backing", t.TempDir(), "-json", out,
-		"-kmsfs", program.Path(t), "-official", emulator.Tool(t, "aws-encryption-cli")}
-	if err := run(t.Context(), args, &stdout, &stderr); err != nil {
+	if err := run(t.Context(), append(args, "-backing", t.TempDir(), "-json", out), &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
 	t.Logf("%s", &stdout)
@@ -121,10 +107,15 @@ func TestEveryWorkloadOfCommandsRunsOnEverySubject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r results
 	if err := json.Unmarshal(b, &r); err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+func TestEveryWorkloadOfCommandsRunsOnEverySubject(t *testing.T) {
+	r := measured(t, "-workloads", "encrypt-signed,decrypt-signed,encrypt,decrypt", "-rounds", "1", "-size", "1",
+		"-kmsfs", program.Path(t), "-official", emulator.Tool(t, "aws-encryption-cli"))
 	if want := 4 * 3; len(r.Results) != want || r.Size != 1<<20 {
 		t.Fatalf("%d results of %d bytes, want %d", len(r.Results), r.Size, want)
 	}
