@@ -249,8 +249,8 @@ func (o *operation) fail(t *testing.T, b *bench, v *Volume, k *tap, f fault, old
 		}
 	}
 	for _, set := range []*slotSet{&v.redo.changes, &v.redo.intents} {
-		if len(set.free) != set.made {
-			t.Errorf("%v: %d of %d slots are in use", f, set.made-len(set.free), set.made)
+		if n := len(set.all) - len(set.free); n != 0 {
+			t.Errorf("%v: %d of %d slots are in use", f, n, len(set.all))
 		}
 	}
 	if err != nil && slices.Equal(slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(old))) && !reflect.DeepEqual(now, new) && !t.Failed() {
