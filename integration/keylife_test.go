@@ -27,9 +27,9 @@ func (m *mounted) kmsCalls(operation string) uint64 {
 // until waits for something that is bound to happen.
 func until(t testing.TB, what string, happened func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !happened(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !happened(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 30 s there is still not: %s", what)
+			t.Fatalf("after %v there is still not: %s", patience, what)
 		}
 	}
 }

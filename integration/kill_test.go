@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -44,10 +45,12 @@ func TestWhatWasSyncedOrClosedSurvivesKillingTheDaemon(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		counts := make([]int, len(files))
+		var safe atomic.Int64
 		for i, f := range files {
 			rng := rand.New(rand.NewPCG(seed+uint64(round), uint64(i)))
-			wg.Go(func() { counts[i] = f.writeUntilKilled(root, rng) })
+			wg.Go(func() { counts[i] = f.writeUntilKilled(root, rng, &safe) })
 		}
+		until(t, "a write that was acknowledged", func() bool { return safe.Load() > 0 })
 		time.Sleep(time.Duration(100+rand.IntN(250)) * time.Millisecond)
 		d.kill()
 		wg.Wait()
@@ -71,8 +74,8 @@ func TestWhatWasSyncedOrClosedSurvivesKillingTheDaemon(t *testing.T) {
 }
 
 // writeUntilKilled rewrites the file again and again, and returns how often it
-// was told that the data is safe.
-func (f *killFile) writeUntilKilled(root *os.Root, rng *rand.Rand) (acked int) {
+// was told that the data is safe; safe counts that meanwhile.
+func (f *killFile) writeUntilKilled(root *os.Root, rng *rand.Rand, safe *atomic.Int64) (acked int) {
 	for {
 		next := bytes.Clone(f.acked)
 		off := rng.IntN(len(next) + 1)
@@ -84,6 +87,7 @@ func (f *killFile) writeUntilKilled(root *os.Root, rng *rand.Rand) (acked int) {
 		}
 		f.acked, f.writing = next, nil
 		acked++
+		safe.Add(1)
 	}
 }
 

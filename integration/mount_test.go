@@ -109,8 +109,8 @@ func (m *mounted) unmount() {
 	go func() { srv.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
-		m.t.Error("the mount is still served 20 s after it was unmounted")
+	case <-time.After(patience):
+		m.t.Errorf("the mount is still served %v after it was unmounted", patience)
 		return
 	}
 	if err := v.Close(); err != nil {
