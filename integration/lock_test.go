@@ -253,7 +253,7 @@ func TestARevokedKeyTakesEffectWithinTheTimeToLive(t *testing.T) {
 	}
 	needFuse(t)
 	m := newVolume(t, volume.ModeFile)
-	m.keyTTL = 2 * time.Second
+	m.keyTTL = 6 * time.Second // longer than a busy machine takes to write
 	m.mount()
 	content := bytes.Repeat([]byte("plaintext "), 5000)
 	f, err := os.Create(filepath.Join(m.Dir, "file"))
