@@ -65,7 +65,12 @@ func (n *Node) newFsckEntry(d *descriptor, plain, backing string, broken bool) (
 		return nil, err
 	}
 	e.nlink, e.size = st.Nlink, int64(st.Size)
-	e.node = n.vol.intern(place{parent: n, name: plain, backing: backing}, &st)
+	p := place{parent: n, name: plain, backing: backing}
+	if broken && !n.vol.checking && n.vol.isStray(d, p, &st, broken) {
+		e.node = n.vol.strayNode(p, &st) // programs use it by its other names
+		return e, nil
+	}
+	e.node = n.vol.intern(p, &st)
 	if broken {
 		e.node.undecipherable.Store(true)
 	}
