@@ -55,6 +55,11 @@ var damageCases = []damageCase{
 		do: func(t *testing.T, b *bench, at func(string) string) {
 			truncate(t, at("big"), crypto.BlockOffset(250)+1000)
 		}},
+	{name: "the last block is written in part", found: []string{"block", "size"}, changed: []string{"big"},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			truncate(t, at("big"), crypto.BlockOffset(250)+1000)
+			truncate(t, at("big"), crypto.BlockOffset(250)+3000)
+		}},
 	{name: "the tail is torn", found: []string{"torn-tail"}, changed: []string{"big"},
 		do: func(t *testing.T, b *bench, at func(string) string) {
 			truncate(t, at("big"), crypto.BlockOffset(299)+40)
@@ -64,6 +69,11 @@ var damageCases = []damageCase{
 	{name: "an append was cut off before the old tail was padded", found: []string{"block", "size"}, changed: []string{"small"},
 		do: func(t *testing.T, b *bench, at func(string) string) {
 			truncate(t, at("small"), crypto.BlockOffset(3))
+		}},
+	{name: "an append was cut off before the old tail was padded, and in its last block", found: []string{"block", "size"}, changed: []string{"small"},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			overwrite(t, at("small"), crypto.BlockOffset(5)+3000, make([]byte, 100))
+			overwrite(t, at("small"), crypto.BlockOffset(5), []byte("what was written of it"))
 		}},
 	{name: "the record is damaged", found: []string{"record"},
 		do: func(t *testing.T, b *bench, at func(string) string) { flipByte(t, at("big"), 60) }},

@@ -230,7 +230,7 @@ func (j *judgement) lookAlone(ctx context.Context) (again bool, err error) {
 
 // look reads a file, and judges it; again says that it was changed meanwhile.
 func (j *judgement) look(ctx context.Context) (again bool, err error) {
-	j.seals, j.blocks = nil, nil
+	j.seals, j.blocks, j.tail = nil, nil, nil
 	j.state, err = j.read(ctx, j.file, j.keys)
 	var bad *IntegrityError
 	switch {
@@ -244,5 +244,5 @@ func (j *judgement) look(ctx context.Context) (again bool, err error) {
 	case j.state == nil:
 		return true, nil
 	}
-	return j.pass(ctx)
+	return j.pass()
 }

@@ -1,9 +1,9 @@
 package volume
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"kmsfs/crypto"
 )
@@ -30,23 +30,29 @@ type judgement struct {
 	state *contentState
 	slot  *slot // held, with file.write, while nobody else may write
 
-	padded bool // its old tail was brought back, and a wrong size reported
-
 	seals  []*Finding // of the record, all mended by one new record
 	blocks []*Finding
+	tail   *oldTail
+}
+
+// findings are all about the file.
+func (j *judgement) findings() []*Finding {
+	all := slices.Concat(j.seals, j.blocks)
+	if j.tail != nil {
+		all = append(all, j.tail.finding)
+	}
+	return all
 }
 
 // errChanged: the file was changed since it was looked at.
 var errChanged = errors.New("it is being changed")
 
 // pass reports and mends; again says that the file was changed meanwhile.
-func (j *judgement) pass(ctx context.Context) (again bool, err error) {
+func (j *judgement) pass() (again bool, err error) {
 	s := j.state
 	size, sizeErr := crypto.PlainSize(s.cipherSize)
 	resized := sizeErr != nil || !j.file.lost && uint64(size) != s.disk.Size
 	switch {
-	case j.padded:
-		resized = true
 	case j.file.lost:
 		j.seal(FindingRecord, "its record is damaged")
 	case sizeErr != nil:
@@ -64,12 +70,12 @@ func (j *judgement) pass(ctx context.Context) (again bool, err error) {
 	}
 	j.nameBlocks(resized || j.file.lost)
 	if j.options.Repair || j.settles() {
-		if again, err = j.mend(ctx, resized); again || err != nil {
+		if again, err = j.mend(resized); again || err != nil {
 			return again, err
 		}
 	}
 	j.entry.sound = true
-	for _, f := range append(j.seals, j.blocks...) {
+	for _, f := range j.findings() {
 		j.entry.sound = j.entry.sound && (f.Harmless || f.Repaired)
 		j.add(f)
 	}
@@ -112,11 +118,11 @@ func (j *judgement) nameBlocks(resized bool) {
 }
 
 // mend makes the record fit the blocks, where that loses nothing.
-func (j *judgement) mend(ctx context.Context, resized bool) (again bool, err error) {
+func (j *judgement) mend(resized bool) (again bool, err error) {
 	s := j.state
 	note := "its record says what is there from now on"
 	switch {
-	case len(j.seals)+len(j.blocks) == 0 && !j.padded:
+	case len(j.seals)+len(j.blocks) == 0:
 		return false, nil
 	case j.file.lost && !j.proven():
 		return false, j.hopeless()
@@ -127,13 +133,10 @@ func (j *judgement) mend(ctx context.Context, resized bool) (again bool, err err
 		j.leave("it cannot be read; all others can")
 		return false, nil
 	}
-	if resized && !j.padded {
-		switch padded, err := j.padOldTail(ctx); {
-		case err != nil:
+	if resized && !j.file.lost {
+		if err := j.padOldTail(); err != nil {
 			j.leaveAll(err)
 			return false, nil
-		case padded:
-			return true, nil
 		}
 	}
 	cut := s.cipherSize != mustCipherSize(s.size)
@@ -164,6 +167,9 @@ func (j *judgement) mend(ctx context.Context, resized bool) (again bool, err err
 			f.repaired("after a power cut it is taken for one that was never written; it reads as zeros")
 		}
 	}
+	if t := j.tail; t != nil {
+		t.finding.repaired("it was about to be padded: its %d bytes are brought back, and zeros behind them", t.was)
+	}
 	return false, nil
 }
 
@@ -177,7 +183,7 @@ func (j *judgement) leave(note string) {
 }
 
 func (j *judgement) leaveAll(err error) {
-	for _, f := range append(j.seals, j.blocks...) {
+	for _, f := range j.findings() {
 		f.mended(err, "")
 	}
 	j.lookAway()
@@ -220,8 +226,8 @@ func (j *judgement) reseal(cut bool) error {
 	if f.rec.Generation != s.generation {
 		return errChanged
 	}
-	if cut {
-		err = j.cut(slot)
+	if cut || j.tail != nil {
+		err = j.rewrite(slot, cut)
 	} else {
 		err = f.rewriteIn(slot, func(r *crypto.Record) bool {
 			j.describe(r)
