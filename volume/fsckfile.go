@@ -47,6 +47,7 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 	var refused errRefused
 	switch {
 	case errors.As(err, &bad):
+		e.keyless = true
 		c.find(FindingSidecar, e, "%v", bad).
 			left("nobody can read the file; put %s back from a backup, or remove the file", sidecarPath(f.id))
 		return nil
