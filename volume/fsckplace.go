@@ -39,7 +39,9 @@ func (c *fsck) settlePlaces(ctx context.Context) error {
 			f.left("it may be a copy: only a check of the whole volume can tell")
 		default:
 			f.mended(m.entry.rebind(), "it belongs here from now on")
-			c.notSettled(f)
+			if !m.entry.keyless { // nothing is lost with that one
+				c.notSettled(f)
+			}
 		}
 	}
 	return nil
@@ -55,9 +57,6 @@ func (c *fsck) notSettled(f *Finding) {
 
 // rebind makes a file belong where it is.
 func (e *fsckEntry) rebind() error {
-	if e.nlink > 1 {
-		return e.node.markLinked()
-	}
 	here, err := e.binding()
 	if err != nil {
 		return err
@@ -69,6 +68,9 @@ func (e *fsckEntry) rebind() error {
 	defer f.release()
 	if err := f.believe(); err != nil {
 		return err
+	}
+	if e.nlink > 1 {
+		return e.node.markLinked()
 	}
 	return f.rewriteRecord(func(r *crypto.Record) bool {
 		fileBindings(r).settle(here)
