@@ -99,7 +99,7 @@ func TestAnOperationThatFailsAnywhereSaysSoAndLeavesTheVolumeWhole(t *testing.T)
 	injected, tolerated := map[string]int{}, map[string]int{}
 	for _, o := range operations() {
 		t.Run(o.name, func(t *testing.T) {
-			b := newBench(t, ModeVolume)
+			b := newBenchIn(t, fastPlace(t), ModeVolume, newFakeKMS())
 			old, new, _ := o.outcome(t, b)
 			k := &tap{Backing: o.store(), through: idle}
 			v := b.open(withTap(k))

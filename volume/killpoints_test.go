@@ -161,7 +161,7 @@ func copyFile(path string) *fileCopy {
 	}
 }
 
-func (c *fileCopy) restore(t *testing.T) {
+func (c *fileCopy) restore(t testing.TB) {
 	t.Helper()
 	if slices.EqualFunc(c.parts, copyFile(c.path).parts, func(a, b filePart) bool { return a.off == b.off && bytes.Equal(a.bytes, b.bytes) }) {
 		return
@@ -240,7 +240,7 @@ func TestAnOperationKilledAtAnyInstantIsDoneOrNot(t *testing.T) {
 	kills, finished, again, turn := 0, 0, 0, 0
 	for _, o := range operations() {
 		t.Run(o.name, func(t *testing.T) {
-			b := newBench(t, ModeVolume)
+			b := newBenchIn(t, fastPlace(t), ModeVolume, newFakeKMS())
 			old, new, changes := o.outcome(t, b)
 			for at := 1; at <= changes; at++ {
 				for when := range deaths {
@@ -335,7 +335,7 @@ func (o *operation) die(t *testing.T, b *bench, old, new map[string]thing, death
 }
 
 func TestAMountKilledAtItsBeginningOrEndLosesNothing(t *testing.T) {
-	b := newBench(t, ModeFile)
+	b := newBenchIn(t, fastPlace(t), ModeFile, newFakeKMS())
 	v := b.open(withTap(&tap{Backing: System{}, through: idle}))
 	o := operation{prepare: func(s *stage) {
 		s.dir("a")
