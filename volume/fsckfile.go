@@ -45,6 +45,9 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 	keys, err := c.keys.unlock(ctx, f)
 	var bad *sidecarError
 	var refused errRefused
+	if err != nil && f.lost {
+		c.doubt()
+	}
 	switch {
 	case errors.As(err, &bad):
 		e.keyless = true
