@@ -68,7 +68,13 @@ func (l *crashLoad) try(h *history, seed uint64, strict, all bool, sampled int) 
 		wg.Go(func() {
 			for j := range jobs {
 				s := h.moment(j.k).crash(j.model, j.seed)
-				v := l.checkState(s, filepath.Join(place, fmt.Sprint(w)), strict, j.seed%4 == 0)
+				dir := filepath.Join(place, fmt.Sprint(w))
+				var v *verdict
+				if j.seed%32 == 1 {
+					v = l.cutAgain(s, dir, strict, 10)
+				} else {
+					v = l.checkState(s, dir, strict, j.seed%4 == 0)
+				}
 				for i, what := range v.violations {
 					v.violations[i] = fmt.Sprintf("cut before event %d (%s; state seed %d): %s", j.k, j.model, j.seed, what)
 				}
