@@ -174,15 +174,16 @@ func (h *history) moment(k int) *moment {
 type crashState struct {
 	*moment
 	model   crashModel
-	rng     *rand.Rand
+	seed    uint64
 	dirCut  map[*object]int
 	tree    map[*object]map[string]*object
 	attrCut map[*object]int
 }
 
 // crash draws a state of a moment.
-func (m *moment) crash(model crashModel, rng *rand.Rand) *crashState {
-	s := &crashState{m, model, rng, map[*object]int{}, map[*object]map[string]*object{}, map[*object]int{}}
+func (m *moment) crash(model crashModel, seed uint64) *crashState {
+	s := &crashState{m, model, seed, map[*object]int{}, map[*object]map[string]*object{}, map[*object]int{}}
+	rng := rand.New(rand.NewPCG(seed, 0))
 	whole := m.any + rng.IntN(m.k-m.any+1)
 	for _, o := range m.objects {
 		switch model {
@@ -284,8 +285,9 @@ func (s *crashState) buildTree() {
 	}
 }
 
-// size draws the size of a file.
-func (s *crashState) size(o *object) (size int64, event int) {
+// size draws the size of a file, as an event left it: the events before the one
+// returned.
+func (s *crashState) size(o *object, rng *rand.Rand) (size int64, event int) {
 	durable, last := s.data[o], s.k
 	switch s.model {
 	case crashBare:
@@ -300,20 +302,22 @@ func (s *crashState) size(o *object) (size int64, event int) {
 	hi := sort.Search(len(versions), func(i int) bool { return versions[i].event >= last }) - 1
 	v := versions[lo]
 	if hi > lo {
-		switch s.rng.IntN(3) {
+		switch rng.IntN(3) {
 		case 0:
 		case 1:
 			v = versions[hi]
 		default:
-			v = versions[lo+s.rng.IntN(hi-lo+1)]
+			v = versions[lo+rng.IntN(hi-lo+1)]
 		}
 	}
-	return v.size, max(v.event, durable)
+	return v.size, max(v.event+1, durable)
 }
 
-// content writes what is left of a file's content.
+// content writes what is left of a file's content. It is the same however the
+// state's files are made in turn.
 func (s *crashState) content(o *object, f *os.File) error {
-	size, sizeAt := s.size(o)
+	rng := rand.New(rand.NewPCG(s.seed, uint64(1+o.id)))
+	size, sizeAt := s.size(o, rng)
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
@@ -323,8 +327,8 @@ func (s *crashState) content(o *object, f *os.File) error {
 			durableSize = v.size
 		}
 	}
-	mode := s.rng.IntN(4) // all old, all new, pages, sectors
-	tear := s.rng.IntN(8) // one page in so many is torn, where pages are whole
+	mode := rng.IntN(4) // all old, all new, pages, sectors
+	tear := rng.IntN(8) // one page in so many is torn, where pages are whole
 	drawn := map[int64]float64{}
 	for _, i := range slices.Sorted(maps.Keys(s.sectors[o])) {
 		versions := s.sectors[o][i]
@@ -350,14 +354,14 @@ func (s *crashState) content(o *object, f *os.File) error {
 			page := i * sectorSize / pageSize
 			at, ok := drawn[page]
 			if !ok {
-				at = s.rng.Float64()
-				if tear > 0 && s.rng.IntN(tear) == 0 && mode == 2 {
+				at = rng.Float64()
+				if tear > 0 && rng.IntN(tear) == 0 && mode == 2 {
 					at = -1
 				}
 				drawn[page] = at
 			}
 			if mode == 3 || at < 0 {
-				at = s.rng.Float64()
+				at = rng.Float64()
 			}
 			switch mode {
 			case 0:

@@ -38,7 +38,7 @@ func (p powerLoss) String() string {
 // record runs the load and returns it with its history. lies are barriers that the
 // code is to be without.
 func (p powerLoss) record(t *testing.T, seed uint64, steps int, lies func(class string) bool) (*crashLoad, *history) {
-	b := newBench(t, p.mode)
+	b := newBenchIn(t, fastPlace(t), p.mode, newFakeKMS())
 	l := newCrashLoad(b, seed, func(o *Options) { o.Strict = p.strict }, lies)
 	l.scripted()
 	for range steps {
@@ -67,7 +67,7 @@ func (l *crashLoad) try(h *history, seed uint64, strict, all bool, sampled int) 
 	for w := range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for j := range jobs {
-				s := h.moment(j.k).crash(j.model, rand.New(rand.NewPCG(j.seed, 3)))
+				s := h.moment(j.k).crash(j.model, j.seed)
 				v := l.checkState(s, filepath.Join(place, fmt.Sprint(w)), strict)
 				for i, what := range v.violations {
 					v.violations[i] = fmt.Sprintf("cut before event %d (%s; state seed %d): %s", j.k, j.model, j.seed, what)

@@ -80,9 +80,11 @@ type event struct {
 	host        HostState // when it happened
 }
 
+// redoImage is a file of redo slots as it was when last looked at; a page that is
+// missing was zeros.
 type redoImage struct {
-	obj  *object
-	last []byte
+	obj   *object
+	pages map[int64][pageSize]byte
 }
 
 func newRecorder(b *bench) *recorder {
@@ -187,27 +189,32 @@ func (r *recorder) note(e event) {
 
 // lookAtRedo notes which pages of the redo slots changed since it last looked.
 func (r *recorder) lookAtRedo() {
-	const page = 4096
+	if r.off {
+		return
+	}
 	for fd, im := range r.redo {
-		var st unix.Stat_t
-		if unix.Fstat(fd, &st) != nil || r.off {
-			continue
-		}
-		now := make([]byte, st.Size)
-		if n, _ := unix.Pread(fd, now, 0); n < len(now) {
-			continue
-		}
-		if len(now) > len(im.last) {
-			im.last = append(im.last, make([]byte, len(now)-len(im.last))...)
-		}
-		for at := 0; at < len(now); at += page {
-			part := now[at:min(at+page, len(now))]
-			if !bytes.Equal(part, im.last[at:at+len(part)]) {
-				r.note(event{kind: evWrite, obj: im.obj, off: int64(at), data: bytes.Clone(part)})
+		for at := int64(0); ; {
+			from, err := unix.Seek(fd, at, unix.SEEK_DATA)
+			if err != nil {
+				break // no more data
+			}
+			if at, err = unix.Seek(fd, from, unix.SEEK_HOLE); err != nil {
+				break
+			}
+			for page := from / pageSize; page*pageSize < at; page++ {
+				r.lookAtPage(fd, im, page)
 			}
 		}
-		im.last = now
 	}
+}
+
+func (r *recorder) lookAtPage(fd int, im *redoImage, page int64) {
+	var now [pageSize]byte
+	if n, _ := unix.Pread(fd, now[:], page*pageSize); n < pageSize || now == im.pages[page] {
+		return
+	}
+	im.pages[page] = now
+	r.note(event{kind: evWrite, obj: im.obj, off: page * pageSize, data: bytes.Clone(now[:])})
 }
 
 func (r *recorder) object(dirfd int) *object {
@@ -273,7 +280,7 @@ func (r *recorder) Openat(dirfd int, name string, flags int, mode uint32) (fd in
 		r.byFD[fd] = o
 		r.note(event{kind: evEntry, dir: r.object(dirfd), name: name, obj: o})
 		if strings.HasPrefix(o.path, metaDir+"/redo/") {
-			r.redo[fd] = &redoImage{obj: o}
+			r.redo[fd] = &redoImage{o, map[int64][pageSize]byte{}}
 		}
 	default:
 		delete(r.byFD, fd)

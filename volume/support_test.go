@@ -153,7 +153,13 @@ func newBench(t testing.TB, mode KeyMode) *bench {
 
 func newBenchWith(t testing.TB, mode KeyMode, kms *fakeKMS) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: filepath.Join(t.TempDir(), "backing"), state: t.TempDir(), kms: kms, log: new(bytes.Buffer)}
+	return newBenchIn(t, t.TempDir(), mode, kms)
+}
+
+// newBenchIn makes a volume and its host state in an empty directory.
+func newBenchIn(t testing.TB, place string, mode KeyMode, kms *fakeKMS) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: filepath.Join(place, "backing"), state: filepath.Join(place, "state"), kms: kms, log: new(bytes.Buffer)}
 	_, err := Init(context.Background(), b.dir, InitOptions{
 		Keys: []kmsprovider.KeyURI{{Provider: "local", KeyID: fakeKey}}, Mode: mode,
 		Providers: b.registry(), StateDir: b.state,
