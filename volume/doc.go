@@ -48,8 +48,11 @@
 //	meter.go        calls to KMSs counted and held back
 //	ahead.go stream.go   data keys unwrapped ahead of who reads file after file
 //	fsck.go finding.go   Fsck: checking everything, and mending what can be mended
-//	fsckwalk.go fsckdir.go fsckfile.go fsckkeys.go   looking: the tree, directories, files, their keys
-//	fsckmend.go fsckplace.go lostfound.go   mending: records, places and copies; setting aside
+//	fsckwalk.go fsckentry.go fsckdir.go   looking: the tree, its entries, directories
+//	fsckfile.go fsckblocks.go fsckkeys.go   files, their blocks and keys
+//	fsckmend.go fscktail.go fsckplace.go lostfound.go   mending: records, last blocks,
+//	                places and copies; setting aside
+//	fsckprogress.go how far it is
 //	fsckopen.go fsckstores.go   volume.json and .kmsfs
 //	fscksettle.go   the check of a volume in use after a power cut
 //	walk.go         in which order such programs read

@@ -246,16 +246,5 @@ func (v *Volume) lockSidecars() (unlock func(), err error) {
 	return func() { _ = unix.Flock(v.sidecars.dir, unix.LOCK_UN) }, nil
 }
 
-// progress notes that n more bytes of work are done.
-func (c *fsck) progress(n int64) {
-	if c.options.Progress == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.done += n
-	c.options.Progress(min(c.done, c.total), c.total)
-}
-
 // gone tells that something was removed while the volume is in use.
 func (c *fsck) gone(err error) bool { return c.live && errors.Is(err, unix.ENOENT) }

@@ -1,11 +1,9 @@
 package volume
 
 import (
-	"context"
 	"errors"
 	"fmt"
-
-	"golang.org/x/sys/unix"
+	"slices"
 
 	"kmsfs/crypto"
 )
@@ -32,23 +30,29 @@ type judgement struct {
 	state *contentState
 	slot  *slot // held, with file.write, while nobody else may write
 
-	padded bool // its old tail was brought back, and a wrong size reported
-
 	seals  []*Finding // of the record, all mended by one new record
 	blocks []*Finding
+	tail   *oldTail
+}
+
+// findings are all about the file.
+func (j *judgement) findings() []*Finding {
+	all := slices.Concat(j.seals, j.blocks)
+	if j.tail != nil {
+		all = append(all, j.tail.finding)
+	}
+	return all
 }
 
 // errChanged: the file was changed since it was looked at.
 var errChanged = errors.New("it is being changed")
 
 // pass reports and mends; again says that the file was changed meanwhile.
-func (j *judgement) pass(ctx context.Context) (again bool, err error) {
+func (j *judgement) pass() (again bool, err error) {
 	s := j.state
 	size, sizeErr := crypto.PlainSize(s.cipherSize)
 	resized := sizeErr != nil || !j.file.lost && uint64(size) != s.disk.Size
 	switch {
-	case j.padded:
-		resized = true
 	case j.file.lost:
 		j.seal(FindingRecord, "its record is damaged")
 	case sizeErr != nil:
@@ -66,12 +70,12 @@ func (j *judgement) pass(ctx context.Context) (again bool, err error) {
 	}
 	j.nameBlocks(resized || j.file.lost)
 	if j.options.Repair || j.settles() {
-		if again, err = j.mend(ctx, resized); again || err != nil {
+		if again, err = j.mend(resized); again || err != nil {
 			return again, err
 		}
 	}
 	j.entry.sound = true
-	for _, f := range append(j.seals, j.blocks...) {
+	for _, f := range j.findings() {
 		j.entry.sound = j.entry.sound && (f.Harmless || f.Repaired)
 		j.add(f)
 	}
@@ -114,11 +118,11 @@ func (j *judgement) nameBlocks(resized bool) {
 }
 
 // mend makes the record fit the blocks, where that loses nothing.
-func (j *judgement) mend(ctx context.Context, resized bool) (again bool, err error) {
+func (j *judgement) mend(resized bool) (again bool, err error) {
 	s := j.state
 	note := "its record says what is there from now on"
 	switch {
-	case len(j.seals)+len(j.blocks) == 0 && !j.padded:
+	case len(j.seals)+len(j.blocks) == 0:
 		return false, nil
 	case j.file.lost && !j.proven():
 		return false, j.hopeless()
@@ -129,13 +133,10 @@ func (j *judgement) mend(ctx context.Context, resized bool) (again bool, err err
 		j.leave("it cannot be read; all others can")
 		return false, nil
 	}
-	if resized && !j.padded {
-		switch padded, err := j.padOldTail(ctx); {
-		case err != nil:
+	if resized && !j.file.lost {
+		if err := j.padOldTail(); err != nil {
 			j.leaveAll(err)
 			return false, nil
-		case padded:
-			return true, nil
 		}
 	}
 	cut := s.cipherSize != mustCipherSize(s.size)
@@ -166,6 +167,9 @@ func (j *judgement) mend(ctx context.Context, resized bool) (again bool, err err
 			f.repaired("after a power cut it is taken for one that was never written; it reads as zeros")
 		}
 	}
+	if t := j.tail; t != nil {
+		t.finding.repaired("it was about to be padded: its %d bytes are brought back, and zeros behind them", t.was)
+	}
 	return false, nil
 }
 
@@ -179,7 +183,7 @@ func (j *judgement) leave(note string) {
 }
 
 func (j *judgement) leaveAll(err error) {
-	for _, f := range append(j.seals, j.blocks...) {
+	for _, f := range j.findings() {
 		f.mended(err, "")
 	}
 	j.lookAway()
@@ -199,79 +203,6 @@ func (j *judgement) hopeless() error {
 		b.Repaired, b.Note = f.Repaired, f.Note
 	}
 	return nil
-}
-
-func mustCipherSize(size int64) int64 {
-	n, _ := crypto.CipherSize(size) // it was the size of a backing file
-	return n
-}
-
-// padOldTail brings back a last block that an append was about to pad when the
-// power went: the file is longer already, and the block is still the short one of
-// before.
-func (j *judgement) padOldTail(ctx context.Context) (padded bool, err error) {
-	s, f := j.state, j.file
-	tail := crypto.BlockIndex(int64(s.disk.Size))
-	old := int(s.disk.Size % crypto.BlockSize)
-	if j.slot != nil || j.file.lost || old == 0 || uint64(s.size) <= s.disk.Size || len(s.bad) == 0 {
-		return false, nil
-	}
-	var at *Finding
-	for i, b := range s.bad {
-		if b.index == tail {
-			at = j.blocks[i]
-		}
-	}
-	if at == nil {
-		return false, nil
-	}
-	scratch := getScratch()
-	defer scratch.put()
-	record := scratch.cipher[:crypto.CipherLen(old)]
-	if err := f.readSpan(record, tail); err != nil {
-		return false, err
-	}
-	if j.keys.blocks.Open(scratch.plain[:old], record, tail) != nil {
-		return false, nil
-	}
-	n := crypto.BlockLen(s.size, tail)
-	clear(scratch.plain[old:n])
-	if _, err := f.node.WriteBack(ctx, scratch.plain[:n], int64(tail)*crypto.BlockSize); err != nil {
-		return false, err
-	}
-	at.repaired("it was about to be padded: its %d bytes are brought back, and zeros behind them", old)
-	j.add(at)
-	for _, f := range j.seals {
-		f.repaired("its record says what is there from now on")
-		j.add(f)
-	}
-	j.padded = true
-	return true, nil
-}
-
-// setTailAside copies a torn last block to lost+found.
-func (j *judgement) setTailAside() (where string, err error) {
-	v, s := j.vol, j.state
-	b := make([]byte, crypto.CipherBlockSize)
-	n, err := preadFull(v.backing, j.file.desc.fd, b, crypto.BlockOffset(s.bad[0].index))
-	if err != nil {
-		return "", err
-	}
-	fd, where, err := v.newLostPlace(j.entry.backingPath())
-	if err != nil {
-		return "", err
-	}
-	defer v.backing.Close(fd)
-	name := fmt.Sprintf("%s%d", tailPrefix, s.bad[0].index)
-	if err := writeNew(v.backing, fd, name, 0o600, b[:n]); err != nil {
-		return "", err
-	}
-	if s.bad[0].tag != ([crypto.TagSize]byte{}) {
-		crypto.XORRoot(&s.root, j.keys.rooter.Term(s.bad[0].index, s.bad[0].tag))
-		s.stored--
-	}
-	s.size = int64(s.bad[0].index) * crypto.BlockSize
-	return where, nil
 }
 
 // reseal writes a record that says what the blocks are; with cut, the backing
@@ -295,8 +226,8 @@ func (j *judgement) reseal(cut bool) error {
 	if f.rec.Generation != s.generation {
 		return errChanged
 	}
-	if cut {
-		err = j.cut(slot)
+	if cut || j.tail != nil {
+		err = j.rewrite(slot, cut)
 	} else {
 		err = f.rewriteIn(slot, func(r *crypto.Record) bool {
 			j.describe(r)
@@ -322,21 +253,4 @@ func (j *judgement) describe(r *crypto.Record) {
 	} else if here, err := j.entry.binding(); err == nil {
 		r.BindingA = here
 	}
-}
-
-// cut is reseal with another end of the backing file. The caller holds f.write.
-func (j *judgement) cut(slot *slot) error {
-	f := j.file
-	var st unix.Statx_t
-	if err := j.vol.backing.Statx(f.desc.fd, "", &st); err != nil {
-		return err
-	}
-	next := f.nextRecord()
-	j.describe(&next)
-	w := writer{file: f, slot: slot, keys: j.keys}
-	if err := w.cut(next); err != nil {
-		return err
-	}
-	f.mtime = nil
-	return f.putTimeBack(unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)})
 }

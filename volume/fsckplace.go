@@ -55,9 +55,6 @@ func (c *fsck) notSettled(f *Finding) {
 
 // rebind makes a file belong where it is.
 func (e *fsckEntry) rebind() error {
-	if e.nlink > 1 {
-		return e.node.markLinked()
-	}
 	here, err := e.binding()
 	if err != nil {
 		return err
@@ -69,6 +66,9 @@ func (e *fsckEntry) rebind() error {
 	defer f.release()
 	if err := f.believe(); err != nil {
 		return err
+	}
+	if e.nlink > 1 {
+		return e.node.markLinked()
 	}
 	return f.rewriteRecord(func(r *crypto.Record) bool {
 		fileBindings(r).settle(here)

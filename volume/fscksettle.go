@@ -36,7 +36,7 @@ func (v *Volume) SettleInBackground() {
 }
 
 // mustSettle tells whether a power cut may have torn what nobody has checked since.
-func (v *Volume) mustSettle() bool { return !v.readOnly && v.relaxed && !v.settled.Load() }
+func (v *Volume) mustSettle() bool { return !v.readOnly && v.accepting() }
 
 // Settle checks every file after a power cut, while the volume is in use, makes
 // seals say what is there, and then ends the time in which mismatches are

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -215,4 +216,47 @@ func TestAFullCheckOfAVolumeAfterAPowerCutSettlesIt(t *testing.T) {
 	if got := readAll(t, lookup(t, v.Root(), "file")); !bytes.Equal(got, want) {
 		t.Error("the file differs")
 	}
+}
+
+// A name that does not decrypt does not make unreadable what has other names.
+func TestAfterAPowerCutANameThatDoesNotDecryptHarmsNoOtherName(t *testing.T) {
+	b := newBench(t, ModeVolume)
+	v := b.open()
+	want := pattern(9000, 1)
+	path := b.backingFile(createFile(t, v.Root(), "file", want))
+	b.powerCut(v)
+	ok(t, os.Link(path, path+" (copy)"))
+	v = b.open()
+	for _, when := range []string{"before", "after"} {
+		var broken *Node
+		for _, name := range list(t, v.Root()) {
+			if n := lookup(t, v.Root(), name); name != "file" {
+				broken = n
+			}
+		}
+		if broken == nil {
+			t.Fatal("the copy is not listed")
+		}
+		_, err := tryReadAll(broken)
+		wantIntegrity(t, err)
+		n := lookup(t, v.Root(), "file")
+		n.Forget()
+		if got := readAll(t, n); !bytes.Equal(got, want) {
+			t.Errorf("%s the check, the file differs", when)
+		}
+		if when == "before" {
+			n.Forget()
+			if r := settle(t, v); !slices.Equal(kinds(r), []string{"name"}) {
+				t.Errorf("found:%s", show(r))
+			}
+		}
+	}
+	// From then on planted links are refused, as ever.
+	_, _, err := v.Root().Create("other", 0o644, Owner{})
+	ok(t, err)
+	other := b.backingFile(lookup(t, v.Root(), "other"))
+	ok(t, os.Remove(other))
+	ok(t, os.Link(path, other))
+	_, err = tryReadAll(lookup(t, v.Root(), "other"))
+	wantIntegrity(t, err)
 }

@@ -4,73 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"kmsfs/crypto"
 )
-
-// fsckEntry is an entry of the tree that is being checked. The root has no dir.
-type fsckEntry struct {
-	dir     *Node
-	plain   string // as listings show it
-	backing string
-	broken  bool // the name does not decrypt
-	node    *Node
-	nlink   uint32
-	size    int64 // of the backing file
-
-	aside     bool // it was set aside
-	told      bool // what it is was reported
-	sound     bool // a data file: its content and record are
-	wasBroken bool // until it was given another name
-}
-
-func (e *fsckEntry) path() string        { return e.join(e.plain, (*Node).Path) }
-func (e *fsckEntry) backingPath() string { return e.join(e.backing, (*Node).BackingPath) }
-
-// join is the path of the entry, also where its node has other names.
-func (e *fsckEntry) join(name string, path func(*Node) string) string {
-	if e.dir == nil || e.dir == e.node.vol.root {
-		return name
-	}
-	return path(e.dir) + "/" + name
-}
-
-func notFound(path string, err error) error {
-	return fmt.Errorf("find %q in the volume: %w", path, err)
-}
-
-// fsckEntry finds an entry by the name that a listing shows.
-func (n *Node) fsckEntry(name string) (*fsckEntry, error) {
-	d, err := n.use()
-	if err != nil {
-		return nil, err
-	}
-	defer d.release()
-	e, broken, err := n.resolve(d, name)
-	if err != nil {
-		return nil, err
-	}
-	return n.newFsckEntry(d, name, e.backing, broken)
-}
-
-// newFsckEntry looks at a backing entry of directory n, which is open as d.
-func (n *Node) newFsckEntry(d *descriptor, plain, backing string, broken bool) (*fsckEntry, error) {
-	e := &fsckEntry{dir: n, plain: plain, backing: backing, broken: broken}
-	var st unix.Statx_t
-	if err := n.vol.backing.Statx(d.fd, backing, &st); err != nil {
-		return nil, err
-	}
-	e.nlink, e.size = st.Nlink, int64(st.Size)
-	e.node = n.vol.intern(place{parent: n, name: plain, backing: backing}, &st)
-	if broken {
-		e.node.undecipherable.Store(true)
-	}
-	return e, nil
-}
 
 // fsckWalk goes through the tree.
 type fsckWalk struct {
@@ -228,103 +167,4 @@ func (c *fsck) unreadable(e *fsckEntry, err error) error {
 	c.lookAway()
 	c.find(FindingUnreadable, e, "%v", err)
 	return nil
-}
-
-// symlink looks at a symbolic link's target.
-func (c *fsck) symlink(e *fsckEntry) {
-	content, err := e.node.readBackingLink()
-	if c.gone(err) {
-		return
-	}
-	if err == nil && len(content) == linkIDLen {
-		c.mu.Lock()
-		c.links[content] = true
-		c.mu.Unlock()
-	}
-	var raw []byte
-	if err == nil {
-		raw, err = c.vol.linkContent(content)
-	}
-	if err == nil {
-		_, err = c.vol.symlinks.Open(raw)
-	}
-	if err == nil || e.broken {
-		return // an entry without a name is one finding
-	}
-	f := c.find(FindingSymlink, e, "its target cannot be read: %v", err)
-	if c.options.Repair {
-		c.setAside(f, e)
-	}
-}
-
-// xattrs looks at extended attributes. They are left as they are: a damaged one
-// hides nothing but itself.
-func (c *fsck) xattrs(e *fsckEntry) {
-	n := e.node
-	var stored []string
-	if err := n.onInode(func(fd int) (err error) { stored, err = c.vol.storedXattrs(fd); return err }); err != nil {
-		return // a store without them
-	}
-	for _, s := range stored {
-		enc, ours := n.encryptedXattr(s)
-		if IsACL(s) || !ours {
-			continue
-		}
-		name, err := c.vol.names.DecryptXattrName(enc)
-		if err == nil {
-			_, err = n.Getxattr(name)
-		} else {
-			name = s
-		}
-		if err != nil && !c.gone(err) && !errors.Is(err, unix.ENODATA) {
-			c.find(FindingXattr, e, "attribute %q: %v", name, cause(err)).left("it cannot be read, and is left as it is")
-		}
-	}
-}
-
-// cause leaves out of an error what a finding says anyway.
-func cause(err error) error {
-	var bad *IntegrityError
-	if errors.As(err, &bad) {
-		return bad.Err
-	}
-	return err
-}
-
-// count adds up the work that there is below an entry.
-func (c *fsck) count(ctx context.Context, e *fsckEntry) {
-	if ctx.Err() != nil {
-		return
-	}
-	switch e.node.mode {
-	case unix.S_IFREG:
-		c.total += crypto.PlainSizeFloor(e.size) + fileWork
-	case unix.S_IFDIR:
-		if d, err := e.node.use(); err == nil {
-			c.countInside(ctx, d.fd, e.node == c.vol.root)
-			d.release()
-		}
-	}
-}
-
-func (c *fsck) countInside(ctx context.Context, dirfd int, root bool) {
-	entries, err := c.vol.listBacking(dirfd)
-	if err != nil || ctx.Err() != nil {
-		return
-	}
-	for _, e := range entries {
-		switch {
-		case root && e.name == metaDir, strings.HasPrefix(e.name, recordName), isLongNameFile(e.name):
-		case e.kind == unix.S_IFREG:
-			var st unix.Statx_t
-			if c.vol.backing.Statx(dirfd, e.name, &st) == nil {
-				c.total += crypto.PlainSizeFloor(int64(st.Size)) + fileWork
-			}
-		case e.kind == unix.S_IFDIR:
-			if fd, err := c.vol.backing.Openat(dirfd, e.name, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
-				c.countInside(ctx, fd, false)
-				c.vol.backing.Close(fd)
-			}
-		}
-	}
 }

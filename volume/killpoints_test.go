@@ -115,7 +115,7 @@ func (k *killer) bury(t *testing.T, v *Volume) {
 }
 
 // restore puts back what a killed process could not have changed any more.
-func (k *killer) restore(t *testing.T) {
+func (k *killer) restore(t testing.TB) {
 	t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()

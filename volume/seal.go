@@ -78,12 +78,15 @@ func (v *Volume) accepts(mismatch error) bool {
 	if v.checking {
 		return true
 	}
-	if !v.relaxed || v.settled.Load() {
+	if !v.accepting() {
 		return false
 	}
 	v.log.Warn("accepted after a power cut", "error", mismatch)
 	return true
 }
+
+// accepting tells whether mismatches are accepted while the volume is in use.
+func (v *Volume) accepting() bool { return v.relaxed && !v.settled.Load() }
 
 // checkBinding makes sure that the file is where its record says, by each name
 // that it is known by. A file that was ever linked more than once is not bound.

@@ -26,7 +26,7 @@ type Stats struct {
 func (v *Volume) Stats() Stats {
 	s := Stats{
 		Generation: v.conf().Generation, CachedKeys: v.keys.size(),
-		Settling: v.settling.now(), Unsettled: v.relaxed && !v.settled.Load(),
+		Settling: v.settling.now(), Unsettled: v.accepting(),
 	}
 	s.Ahead, s.InVain = v.keys.aheadCounts()
 	s.Waited = time.Duration(v.keys.waited.Load())

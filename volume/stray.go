@@ -18,7 +18,7 @@ import (
 // opening the file checks its binding. What cannot be told is not strange: then,
 // too, opening the file does.
 func (v *Volume) isStray(d *descriptor, p place, st *unix.Statx_t, broken bool) bool {
-	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFREG || v.relaxed {
+	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFREG || !broken && v.accepting() {
 		return false
 	}
 	n := v.nodes.find(keyOf(st))
@@ -34,7 +34,7 @@ func (v *Volume) isStray(d *descriptor, p place, st *unix.Statx_t, broken bool) 
 	switch {
 	case st.Nlink < 2 && !others:
 		return false
-	case broken:
+	case broken: // or what cannot be read by this name could not by the others
 		return true
 	}
 	rec, err := v.recordAt(n, d, p, st)

@@ -144,6 +144,7 @@ type bench struct {
 	kms   *fakeKMS
 	more  []*fakeKMS // of other names
 	log   *bytes.Buffer
+	store Backing // if not the system's
 }
 
 func newBench(t testing.TB, mode KeyMode) *bench {
@@ -180,7 +181,7 @@ func (b *bench) registry() *kmsprovider.Registry {
 
 func (b *bench) options() Options {
 	return Options{
-		Providers: b.registry(), StateDir: b.state,
+		Providers: b.registry(), StateDir: b.state, Backing: b.store,
 		Log: slog.New(slog.NewTextHandler(&lockedWriter{w: b.log}, nil)),
 	}
 }

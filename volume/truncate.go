@@ -204,7 +204,8 @@ func (w *writer) cut(next crypto.Record) error {
 	if err != nil {
 		return unix.EFBIG
 	}
-	w.change.flags, w.change.size = slotTruncate, cipherSize
+	w.change.flags |= slotTruncate
+	w.change.size = cipherSize
 	return w.finish(next)
 }
 
