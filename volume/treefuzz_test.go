@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -80,6 +81,51 @@ func FuzzDataFile(f *testing.F) {
 	})
 }
 
+// filesByRole lists the files of a backing directory, in an order that does not
+// depend on IDs and encrypted names: inputs are worth keeping.
+func filesByRole(t testing.TB, dir string) (files []string) {
+	t.Helper()
+	roles, sizes := map[string]string{}, map[string]int{}
+	walk := func(visit func(name, role string)) {
+		err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				name, _ := filepath.Rel(dir, p)
+				role := strings.TrimLeft(filepath.Base(name), "-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+				if filepath.Dir(name) == metaDir {
+					role = name
+				}
+				visit(name, role)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	walk(func(name, role string) {
+		b := readPath(t, filepath.Join(dir, name))
+		if id, err := crypto.HeaderFileID(b); err == nil {
+			sizes[id.String()] = len(b)
+		}
+		roles[name] = fmt.Sprint(strings.Count(name, "/"), role, len(b))
+		files = append(files, name)
+	})
+	walk(func(name, _ string) {
+		if size, ok := sizes[filepath.Base(name)]; ok {
+			roles[name] = fmt.Sprint("sidecar of ", size)
+		}
+	})
+	slices.SortFunc(files, func(a, b string) int { return strings.Compare(roles[a], roles[b]) })
+	distinct := map[string]bool{}
+	for _, role := range roles {
+		distinct[role] = true
+	}
+	if len(files) < 8 || len(distinct) != len(files) {
+		t.Fatalf("%d files of %d roles: %q", len(files), len(distinct), roles)
+	}
+	return files
+}
+
 // FuzzFsck changes some bytes of any file of a volume, or its length. A check
 // finds that or says that it is harmless; a repair takes nothing away that could
 // be read before it, and leaves nothing for the next one to mend.
@@ -105,20 +151,11 @@ func FuzzFsck(f *testing.F) {
 	saved := []string{filepath.Join(f.TempDir(), "tree"), filepath.Join(f.TempDir(), "state")}
 	copyTree(f, b.dir, saved[0])
 	copyTree(f, b.state, saved[1])
-	var files []string
-	err = filepath.WalkDir(saved[0], func(p string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			rel, _ := filepath.Rel(saved[0], p)
-			files = append(files, rel)
-		}
-		return err
-	})
-	if err != nil || len(files) < 8 {
-		f.Fatal(files, err)
-	}
+	files := filesByRole(f, saved[0])
 	for i, name := range files {
 		size := uint32(len(readPath(f, filepath.Join(saved[0], name))))
 		f.Add(uint8(i), size/2, []byte("x"), size)
+		f.Add(uint8(i), uint32(crypto.RecordOffset), pattern(600, 9), size) // record and blocks
 		f.Add(uint8(i), uint32(0), []byte{}, size/2)
 		f.Add(uint8(i), uint32(0), []byte{}, size+50)
 	}
