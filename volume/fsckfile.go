@@ -153,6 +153,7 @@ func (c *fsck) note(e *fsckEntry, f *file) bool {
 	defer c.mu.Unlock()
 	for _, other := range c.files[f.id] {
 		if other.node.key == e.node.key {
+			other.others = append(other.others, e)
 			return false
 		}
 	}

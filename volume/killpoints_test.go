@@ -161,7 +161,7 @@ func copyFile(path string) *fileCopy {
 	}
 }
 
-func (c *fileCopy) restore(t *testing.T) {
+func (c *fileCopy) restore(t testing.TB) {
 	t.Helper()
 	if slices.EqualFunc(c.parts, copyFile(c.path).parts, func(a, b filePart) bool { return a.off == b.off && bytes.Equal(a.bytes, b.bytes) }) {
 		return
