@@ -50,6 +50,7 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 	}
 	switch {
 	case errors.As(err, &bad):
+		e.keyless = true
 		c.find(FindingSidecar, e, "%v", bad).
 			left("nobody can read the file; put %s back from a backup, or remove the file", sidecarPath(f.id))
 		return nil
@@ -152,6 +153,7 @@ func (c *fsck) note(e *fsckEntry, f *file) bool {
 	defer c.mu.Unlock()
 	for _, other := range c.files[f.id] {
 		if other.node.key == e.node.key {
+			other.others = append(other.others, e)
 			return false
 		}
 	}

@@ -198,7 +198,7 @@ func TestAFileOfWhichAPowerCutLeftOnlyTheHeaderCanBeWrittenAnew(t *testing.T) {
 type fullDisk struct {
 	*faulty
 	full bool
-	fell int // Fallocate calls
+	fell int // Fallocate calls, but for redo slots
 }
 
 func (k *fullDisk) no(takes bool) error {
@@ -230,7 +230,12 @@ func (k *fullDisk) Symlinkat(target string, dirfd int, name string) error {
 }
 
 func (k *fullDisk) Fallocate(fd int, mode uint32, off, length int64) error {
-	k.fell++
+	if of, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); !strings.Contains(of, metaDir+"/redo/") {
+		k.fell++
+	}
+	if err := k.no(true); err != nil {
+		return err
+	}
 	return k.faulty.Fallocate(fd, mode, off, length)
 }
 
@@ -252,6 +257,7 @@ func TestAFullDiskLeavesAVolumeThatOpensAndCanBeEmptied(t *testing.T) {
 	for _, name := range []string{"kept", "removed"} { // their key is asked for once
 		readAll(t, lookup(t, v.Root(), name))
 	}
+	writeAll(t, lookup(t, v.Root(), "kept"), want, 0) // with a redo slot, so that there is one
 	k.full = true
 	growing := func(b []byte, off int64) (int, error) {
 		if off >= crypto.BlockOffset(2) {
