@@ -168,6 +168,13 @@ var damageCases = []damageCase{
 			ok(t, os.Remove(to))
 			ok(t, os.Rename(from, to))
 		}},
+	{name: "a directory's record is a link to that of the one above", found: []string{"directory-binding", "duplicate-directory", "name", "xattr"}, stays: true,
+		changed: []string{"dir/" + longName + "/" + longName, "dir/" + longName + "/deep", "dir/" + longName + "/recovered.", "dir/" + longName + "/recovered."},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			inner := at("dir/"+longName) + "/" + recordName
+			ok(t, os.Remove(inner))
+			ok(t, os.Link(at("dir")+"/"+recordName, inner))
+		}},
 	{name: "a symlink's target is damaged", found: []string{"symlink"}, changed: []string{"symlink"},
 		do: func(t *testing.T, b *bench, at func(string) string) {
 			ok(t, os.Remove(at("symlink")))
