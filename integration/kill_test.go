@@ -224,10 +224,16 @@ func TestWhatWasSyncedOrClosedSurvivesKillingTheDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		killing.Store(false)
+		before := total(acked)
 		var wg sync.WaitGroup
 		for p := range killProcesses {
 			wg.Go(func() { killRound(t, mount, files, p*killWriters, seed+uint64(round), acked) })
 		}
+		until(t, "an operation that was acknowledged", func() bool {
+			killMu.Lock()
+			defer killMu.Unlock()
+			return total(acked) > before || t.Failed()
+		})
 		time.Sleep(time.Duration(20+rng.IntN(180)) * time.Millisecond)
 		killing.Store(true)
 		d.kill()
@@ -256,14 +262,19 @@ func TestWhatWasSyncedOrClosedSurvivesKillingTheDaemon(t *testing.T) {
 	}
 }
 
+func total(counts map[byte]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
 func byKind(counts map[byte]int) string {
 	var parts []string
-	total := 0
 	for _, k := range []byte("cwtrxu") {
-		total += counts[k]
 		parts = append(parts, fmt.Sprintf("%c %d", k, counts[k]))
 	}
-	return fmt.Sprintf("%d (%s)", total, strings.Join(parts, ", "))
+	return fmt.Sprintf("%d (%s)", total(counts), strings.Join(parts, ", "))
 }
 
 var (

@@ -3,13 +3,9 @@ package volume
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,131 +14,10 @@ import (
 	"kmsfs/crypto"
 )
 
-// restarted is a store after a power cut: its inodes have the numbers that they had
-// before, and nothing has to be durable any more.
-type restarted struct {
-	System
-	inos map[uint64]uint64 // as they are now, to those of before
-}
-
-func (restarted) Fsync(int) error     { return nil }
-func (restarted) Fdatasync(int) error { return nil }
-func (restarted) Syncfs(int) error    { return nil }
-
-func (k restarted) ino(now uint64) uint64 {
-	if before, ok := k.inos[now]; ok {
-		return before
-	}
-	return now | 1<<40 // made since
-}
-
-func (k restarted) Statx(dirfd int, name string, st *unix.Statx_t) error {
-	err := k.System.Statx(dirfd, name, st)
-	st.Ino = k.ino(st.Ino)
-	return err
-}
-
-func (k restarted) Getdents(fd int, buf []byte) (int, error) {
-	n, err := k.System.Getdents(fd, buf)
-	for at := 0; at < n; { // struct linux_dirent64: number, offset, length of the record
-		binary.NativeEndian.PutUint64(buf[at:], k.ino(binary.NativeEndian.Uint64(buf[at:])))
-		at += int(binary.NativeEndian.Uint16(buf[at+16:]))
-	}
-	return n, err
-}
-
-// verdict is what was found in one state, or in many.
-type verdict struct {
-	states, files, blocks int
-	exceptions            int // blocks that were synced, then overwritten, and are unreadable
-	unsynced              int // blocks that never were, and are unreadable
-	violations            []string
-}
-
-func (a *verdict) add(b *verdict) {
-	a.states += b.states
-	a.files += b.files
-	a.blocks += b.blocks
-	a.exceptions += b.exceptions
-	a.unsynced += b.unsynced
-	a.violations = append(a.violations, b.violations...)
-}
-
-// check is the look at one state.
-type check struct {
-	*crashLoad
-	state  *crashState
-	strict bool
-	verdict
-}
-
-func (c *check) violation(format string, args ...any) {
-	what := fmt.Sprintf(format, args...)
-	for _, letter := range []string{"x", "y"} { // of long names
-		what = strings.ReplaceAll(what, strings.Repeat(letter, 200), letter+"…")
-	}
-	c.violations = append(c.violations, what)
-}
-
-// checkState makes the state in dir, mounts it, and compares it with what had been
-// acknowledged before.
-func (l *crashLoad) checkState(s *crashState, dir string, strict bool) *verdict {
-	c := &check{crashLoad: l, state: s, strict: strict}
-	c.states = 1
-	defer os.RemoveAll(dir)
-	backing, hosts := filepath.Join(dir, "backing"), filepath.Join(dir, "hosts")
-	err := os.Mkdir(dir, 0o700)
-	var inos map[uint64]uint64
-	if err == nil {
-		inos, err = s.materialize(backing)
-	}
-	if err == nil {
-		err = l.hostAfter(s, backing, hosts)
-	}
-	if err != nil {
-		c.violation("the test itself: %v", err)
-		return &c.verdict
-	}
-	o := l.b.options()
-	if l.rewrapped > 0 && s.k >= l.rewrapped { // the old key is gone for good
-		left := *l.b
-		left.kms = &fakeKMS{keys: map[string]*crypto.XAES{keyB: l.b.kms.keys[keyB]}, calls: map[string]int{}}
-		o.Providers = left.registry()
-	}
-	o.StateDir, o.Backing, o.Strict, o.Log = hosts, restarted{inos: inos}, strict, slog.New(slog.DiscardHandler)
-	v, err := Open(context.Background(), backing, o)
-	if err != nil {
-		c.violation("it does not mount: %v", err)
-		return &c.verdict
-	}
-	if !v.relaxed {
-		c.violation("seals are enforced after a power cut")
-	}
-	c.directory(l.root, v.Root(), true)
-	if err := v.Close(); err != nil {
-		c.violation("close: %v", err)
-	}
-	return &c.verdict
-}
-
-// hostAfter writes what the host remembers of it: another boot, without an end.
-func (l *crashLoad) hostAfter(s *crashState, backing, hosts string) error {
-	h := s.log[max(0, s.k-1)].host
-	h.Path, h.Boot, h.Open, h.Unsettled = backing, "another-boot", true, false
-	b, err := json.Marshal(h)
-	if err != nil {
-		return err
-	}
-	if err := os.Mkdir(hosts, 0o700); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(hosts, h.ID.String()+".json"), b, 0o600)
-}
-
 // dirAck is the last fsync of the directory before the power cut.
 func (c *check) dirAck(d *tracked) *dirAck {
 	for i := range slices.Backward(d.dirAcks) {
-		if d.dirAcks[i].at <= c.state.k {
+		if d.dirAcks[i].at <= c.k {
 			return &d.dirAcks[i]
 		}
 	}
@@ -156,16 +31,44 @@ func (c *check) promised(d *tracked, name string) *tracked {
 		return nil
 	}
 	for _, n := range d.named {
-		if n.name == name && n.at >= ack.at && n.at < c.state.k {
+		if n.name == name && n.at >= ack.at && n.at < c.k {
 			return nil
 		}
 	}
 	return ack.entries[name]
 }
 
+// above sees that directories that synced objects were in are there, unless they
+// were moved or removed since.
+func (c *check) above() {
+	c.needed = map[*tracked]bool{}
+	need := func(at int, links []nesting) {
+		for _, l := range links {
+			touched := slices.ContainsFunc(l.in.dir.named, func(n nameChange) bool {
+				return n.name == l.in.name && n.at >= at && n.at < c.k
+			})
+			if touched || c.needed[l.dir] {
+				continue
+			}
+			c.needed[l.dir] = true
+			if !slices.Contains(slices.Collect(maps.Values(c.tree[l.in.dir.obj])), l.dir.obj) {
+				c.violation("directory %q, above what was synced, is gone", l.in.name)
+			}
+		}
+	}
+	for _, f := range append(slices.Clone(c.all), c.root) {
+		if i := c.lastAck(f, false); i >= 0 {
+			need(f.acks[i].at, f.acks[i].above)
+		}
+		if a := c.dirAck(f); a != nil {
+			need(a.at, a.above)
+		}
+	}
+}
+
 // hasSynced tells whether there is a synced file in a directory of the state.
 func (c *check) hasSynced(o *object) bool {
-	for _, child := range c.state.tree[o] {
+	for _, child := range c.tree[o] {
 		if f := c.byObj[child]; f != nil && (f.isFile() && c.ack(f) >= 0 || f.isDir() && c.hasSynced(child)) {
 			return true
 		}
@@ -177,7 +80,7 @@ func (c *check) hasSynced(o *object) bool {
 func (c *check) directory(d *tracked, n *Node, promised bool) {
 	found, bad, err := listed(n)
 	if err != nil {
-		if promised || c.hasSynced(d.obj) || c.dirAck(d) != nil {
+		if promised || c.needed[d] || c.hasSynced(d.obj) || c.dirAck(d) != nil {
 			c.violation("directory %q, with synced files or synced itself: %v", n.Path(), err)
 		}
 		return
@@ -189,14 +92,14 @@ func (c *check) directory(d *tracked, n *Node, promised bool) {
 				continue
 			}
 			at, ok := found[name]
-			if !ok || at.obj(c.state, d) != want.obj {
+			if !ok || c.tree[d.obj][at.backing] != want.obj {
 				c.violation("%q of directory %q was synced and is not there", name, n.Path())
 			}
 		}
 	}
-	for backing, o := range c.state.tree[d.obj] {
+	for backing, o := range c.tree[d.obj] {
 		f := c.byObj[o]
-		if f == nil {
+		if f == nil || strings.HasPrefix(backing, tmpPrefix) {
 			continue // kmsfs's own, or on its way
 		}
 		name, at := "", entry{}
@@ -217,8 +120,6 @@ type entry struct {
 	node    *Node
 	backing string
 }
-
-func (e entry) obj(s *crashState, d *tracked) *object { return s.tree[d.obj][e.backing] }
 
 // listed is what a directory shows, by name, and what it does not and why.
 func listed(n *Node) (_ map[string]entry, bad []error, _ error) {
@@ -287,9 +188,16 @@ func (c *check) object(f *tracked, n *Node, where string, promised bool, bad []e
 func (c *check) ack(f *tracked) int { return c.ackOf(f, false) }
 
 func (c *check) ackOf(f *tracked, attrs bool) int {
-	for _, a := range slices.Backward(f.acks) {
-		if a.at <= c.state.k && (a.attrs || !attrs) {
-			return a.version
+	if i := c.lastAck(f, attrs); i >= 0 {
+		return f.acks[i].version
+	}
+	return -1
+}
+
+func (c *check) lastAck(f *tracked, attrs bool) int {
+	for i, a := range slices.Backward(f.acks) {
+		if a.at <= c.k && (a.attrs || !attrs) {
+			return i
 		}
 	}
 	return -1
@@ -298,7 +206,7 @@ func (c *check) ackOf(f *tracked, attrs bool) int {
 // since are the versions that a file may have from one on.
 func (c *check) since(f *tracked, version int) []fileVersion {
 	end := len(f.versions)
-	for end > 1 && f.versions[end-1].at >= c.state.k {
+	for end > 1 && f.versions[end-1].at >= c.k {
 		end--
 	}
 	return f.versions[max(0, version):max(end, version+1)]
@@ -351,6 +259,7 @@ func (c *check) block(f *tracked, n *Node, where string, block, ack int, version
 	buf := make([]byte, crypto.BlockSize)
 	got, err := n.ReadAt(context.Background(), buf, int64(block)*crypto.BlockSize)
 	synced := ack >= 0 && block*crypto.BlockSize < len(versions[0].content) && !anew(versions, block*crypto.BlockSize)
+	c.compare(blockKey{f, block}, where, synced, buf[:got], err)
 	if err != nil {
 		if !errors.Is(err, ErrIntegrity) && synced {
 			c.violation("file %s, block %d: %v", where, block, err)
@@ -360,6 +269,8 @@ func (c *check) block(f *tracked, n *Node, where string, block, ack int, version
 			return v.from < (block+1)*crypto.BlockSize && v.to > block*crypto.BlockSize
 		})
 		switch {
+		case c.clean:
+			c.violation("file %s, block %d, though the volume had been closed: %v", where, block, err)
 		case !synced:
 			c.unsynced++
 		case !changed || c.strict:

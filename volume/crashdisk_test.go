@@ -10,13 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// materialize makes the state a directory. It returns the numbers that its inodes
-// had before.
-func (s *crashState) materialize(dir string) (map[uint64]uint64, error) {
+// materialize makes the state a directory. It returns what the inodes there are.
+func (s *crashState) materialize(dir string) (map[uint64]*object, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	inos := map[uint64]uint64{}
+	inodes := map[uint64]*object{}
 	made := map[*object]string{}
 	var fill func(o *object, path string) error
 	fill = func(o *object, path string) error {
@@ -50,9 +49,9 @@ func (s *crashState) materialize(dir string) (map[uint64]uint64, error) {
 		if err := unix.Lstat(path, &st); err != nil {
 			return nil, err
 		}
-		inos[st.Ino] = o.ino
+		inodes[st.Ino] = o
 	}
-	return inos, nil
+	return inodes, nil
 }
 
 // make makes an object at a path, or links it to where it is already.
@@ -82,6 +81,11 @@ func (s *crashState) make(o *object, at, already string) error {
 // attributes sets mode and extended attributes.
 func (s *crashState) attributes(o *object, at string) error {
 	mode := o.mode & 0o777
+	for name, value := range o.xattrs {
+		if err := unix.Lsetxattr(at, name, value, 0); err != nil {
+			return err
+		}
+	}
 	for _, i := range o.events {
 		e := &s.log[i]
 		if e.obj != o || i >= s.attrCut[o] {

@@ -9,6 +9,15 @@ import (
 
 // scripted does what nobody should have to wait for by chance.
 func (l *crashLoad) scripted() {
+	// Nothing but a file is synced, though the directories that it is in, moves to and
+	// is linked into are new.
+	e := l.create(l.mkdir(l.root))
+	l.write(e, 0, 5000)
+	l.sync(e, true)
+	l.rename(e.where[0], placed{l.mkdir(l.root), "moved"})
+	l.sync(e, true)
+	l.link(e, l.mkdir(l.root))
+	l.sync(e, true)
 	// A directory and a file in it, both found by who syncs the usual way.
 	d := l.mkdir(l.root)
 	f := l.create(d)
@@ -27,6 +36,7 @@ func (l *crashLoad) scripted() {
 	// What was synced moves where nothing was.
 	g := l.mkdir(l.root)
 	l.rename(f.where[0], placed{g, "moved" + strings.Repeat("y", 200)})
+	l.sync(f, true)
 	l.sync(g, false)
 	// An old file is replaced, and its key goes.
 	h := l.create(l.root)
@@ -39,6 +49,31 @@ func (l *crashLoad) scripted() {
 		l.write(h, 10*i, 10)
 	}
 	l.sync(g, false)
+	// It gets a second name where nothing was, is cut, and grows again.
+	l.link(h, l.mkdir(l.root))
+	l.truncate(h, 150)
+	l.write(h, 150, 9000)
+	l.sync(h, true)
+	l.truncate(h, 6000)
+	l.write(h, 6000, 5000)
+	l.sync(h, false)
+	l.punch(h, 3000, 5000)
+	l.punch(h, 0, 4096)
+	// Nobody syncs what is written before a lock and an end.
+	j := l.create(l.mkdir(l.root))
+	l.write(j, 0, 6000)
+	l.lockAndUnlock()
+	l.write(j, 0, 100)
+	l.write(l.create(l.root), 0, 100)
+	l.closeAndOpen()
+	l.write(j, 100, 100)
+	// A file is written anew under another key, and the old one goes.
+	j = l.reencrypt(j.where[0])
+	for i := range 5 {
+		l.write(j, 10*i, 10)
+	}
+	l.v.reaper.flush()
+	l.write(j, 200, 5000)
 	// A mount is killed that has synced nothing.
 	i := l.create(l.mkdir(l.root))
 	l.write(i, 0, 9000)
@@ -99,11 +134,17 @@ func (l *crashLoad) step() {
 		l.mkdir(l.someDir())
 	case k < 93:
 		l.symlink(l.someDir(), strings.Repeat("t", 1+l.rng.IntN(maxTarget)))
-	case k < 96:
+	case k < 94:
 		l.v.reaper.flush()
-	case k < 97:
+	case k < 95:
 		l.kill()
 		l.open()
+	case k < 96:
+		l.closeAndOpen()
+	case k < 97:
+		l.lockAndUnlock()
+	case k < 98:
+		l.reencrypt(pickOne(l.rng, l.entriesOf((*tracked).isFile)))
 	default:
 		l.v.descriptors.closeAll() // all is read anew
 	}

@@ -51,8 +51,8 @@ func (n *Node) dirID() (crypto.ID, error) {
 	return rec.ID, nil
 }
 
-// readRecord reads the directory's record and authenticates it; where it is
-// missing because a removal was interrupted, it is put back first.
+// readRecord reads the directory's record and authenticates it, also where it is
+// in the parent, because a removal was interrupted.
 func (n *Node) readRecord() (crypto.DirRecord, error) {
 	if n.undecipherable.Load() && !n.vol.checking {
 		return crypto.DirRecord{}, n.integrity(-1, errors.New("its name does not decrypt"))
@@ -63,8 +63,10 @@ func (n *Node) readRecord() (crypto.DirRecord, error) {
 	}
 	defer d.release()
 	b, err := n.readInside(d, recordName, crypto.DirRecordSize)
-	if err == unix.ENOENT && n.restoreRecord(d) == nil {
-		b, err = n.readInside(d, recordName, crypto.DirRecordSize)
+	if err == unix.ENOENT {
+		if aside, ok := n.restoreRecord(d); ok {
+			b, err = aside, nil
+		}
 	}
 	if err == unix.ENOENT || errors.Is(err, errNotPlain) || errors.Is(err, errTooLong) {
 		return crypto.DirRecord{}, n.integrity(-1, fmt.Errorf("directory record %s: %w", recordName, err))
@@ -153,26 +155,27 @@ func (s bindings) settle(current [16]byte) {
 func dirBindings(r *crypto.DirRecord) bindings { return bindings{&r.BindingA, &r.BindingB} }
 func fileBindings(r *crypto.Record) bindings   { return bindings{&r.BindingA, &r.BindingB} }
 
-// restoreRecord puts a directory's record back that an interrupted removal had
-// moved to the parent. Only a record that is bound to this very place is taken.
-func (n *Node) restoreRecord(d *descriptor) error {
+// restoreRecord finds a directory's record that an interrupted removal had moved
+// to the parent, and puts it back, if the store lets it. Only a record that is bound
+// to this very place is taken.
+func (n *Node) restoreRecord(d *descriptor) (record []byte, ok bool) {
 	p, ok := n.at()
-	if !ok || n.vol.readOnly {
-		return unix.ENOENT
+	if !ok {
+		return nil, false
 	}
 	parentID, err := p.parent.dirID()
 	if err != nil {
-		return err
+		return nil, false
 	}
 	want := n.vol.binder.Binding(parentID, p.name)
 	pd, err := p.parent.use()
 	if err != nil {
-		return err
+		return nil, false
 	}
 	defer pd.release()
 	entries, err := n.vol.listBacking(pd.fd)
 	if err != nil {
-		return err
+		return nil, false
 	}
 	for _, e := range entries {
 		if !isTemporary(e.name) {
@@ -186,12 +189,11 @@ func (n *Node) restoreRecord(d *descriptor) error {
 		if err != nil || (rec.BindingA != want && rec.BindingB != want) {
 			continue
 		}
-		n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
-		err = n.vol.renameNew(pd.fd, e.name, d.fd, recordName, 0)
-		if err == nil {
+		if !n.vol.readOnly && n.vol.renameNew(pd.fd, e.name, d.fd, recordName, 0) == nil {
+			n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
 			n.vol.debts.owe(recordDebt(rec.ID), n)
 		}
-		return err
+		return b, true
 	}
-	return unix.ENOENT
+	return nil, false
 }

@@ -23,12 +23,17 @@ type fault struct {
 	at      int
 	err     error // nil: it does a part of what it is asked for
 	lasting bool  // and all calls after it
+	// refusing: all changes fail from it on, of which it does a part if it is a write
+	// of several pages: a store that is full or has turned read-only.
+	refusing bool
 }
 
 func (f fault) String() string {
 	switch {
 	case f.err == nil:
 		return fmt.Sprintf("call %d falls short", f.at)
+	case f.refusing:
+		return fmt.Sprintf("all changes from call %d on, but for its first pages, fail with %v", f.at, f.err)
 	case f.lasting:
 		return fmt.Sprintf("all calls from %d on fail with %v", f.at, f.err)
 	}
@@ -69,11 +74,16 @@ func (i *injector) through(c call, do func(int) error) error {
 	defer i.mu.Unlock()
 	i.calls = append(i.calls, c)
 	n := len(i.calls)
-	if n != i.at && !(i.lasting && n > i.at) {
+	switch {
+	case n == i.at:
+	case n > i.at && (i.lasting || i.refusing && c.changes):
+	default:
 		return idle(c, do)
 	}
 	i.hit = true
 	switch {
+	case i.refusing && n == i.at && c.bytes > 4096:
+		return do(c.bytes / 2)
 	case c.op == "close": // it is closed nevertheless
 		_ = do(0)
 		return i.err
@@ -107,8 +117,15 @@ func TestAnOperationThatFailsAnywhereSaysSoAndLeavesTheVolumeWhole(t *testing.T)
 			}
 			turn := 0
 			for at, c := range count.calls {
-				for _, lasting := range []bool{false, true} {
+				for how := range 3 {
+					lasting, refusing := how == 1, how == 2
 					errs := faultsOf(c)
+					if refusing && !c.changes {
+						continue
+					}
+					if refusing {
+						errs = []error{unix.ENOSPC, unix.EROFS}
+					}
 					if !*faultAll {
 						errs = []error{errs[turn%len(errs)]}
 						if turn++; raceDetector && turn%5 != 0 {
@@ -119,7 +136,7 @@ func TestAnOperationThatFailsAnywhereSaysSoAndLeavesTheVolumeWhole(t *testing.T)
 						if lasting && (err == nil || err == unix.EINTR) {
 							continue
 						}
-						f := fault{at + 1, err, lasting}
+						f := fault{at + 1, err, lasting, refusing}
 						ok := o.fail(t, b, v, k, f, old, new)
 						injected[fmt.Sprint(err)]++
 						if ok && err != nil && err != unix.EINTR {
@@ -181,6 +198,18 @@ func (o *operation) fail(t *testing.T, b *bench, v *Volume, k *tap, f fault, old
 	inject := &injector{fault: f}
 	k.turn(inject.through)
 	err := o.run(s)
+	if f.refusing && !o.user { // to whom a store that takes no chmod does not show everything
+		forgetAll(v, s.kept)
+		now := look(t, v, false)
+		maps.DeleteFunc(now, func(p string, x thing) bool { return x.err != nil && old[p].kind == 0 }) // not made
+		err := agreeEach(now, old, new)
+		if !o.displaces {
+			err = agree(now, old, new, true)
+		}
+		if err != nil {
+			t.Errorf("%v: as long as the store refuses: %v", f, err)
+		}
+	}
 	k.turn(idle)
 	if !inject.hit { // what it does is not the same each time
 		emptied(t, v)
@@ -211,7 +240,7 @@ func (o *operation) fail(t *testing.T, b *bench, v *Volume, k *tap, f fault, old
 	if err := agree(now, old, new, o.steps || err != nil); err != nil {
 		t.Errorf("%v: %v", f, err)
 	}
-	if !f.lasting {
+	if !f.lasting && !f.refusing {
 		after, _ := leftovers(t, b, v)
 		for _, l := range after {
 			if !slices.Contains(before, l) && err != nil {
@@ -220,8 +249,8 @@ func (o *operation) fail(t *testing.T, b *bench, v *Volume, k *tap, f fault, old
 		}
 	}
 	for _, set := range []*slotSet{&v.redo.changes, &v.redo.intents} {
-		if len(set.free) != set.made {
-			t.Errorf("%v: %d of %d slots are in use", f, set.made-len(set.free), set.made)
+		if n := len(set.all) - len(set.free); n != 0 {
+			t.Errorf("%v: %d of %d slots are in use", f, n, len(set.all))
 		}
 	}
 	if err != nil && slices.Equal(slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(old))) && !reflect.DeepEqual(now, new) && !t.Failed() {

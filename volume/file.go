@@ -33,6 +33,10 @@ type file struct {
 	mtime     *unix.Timespec       // under write; the backing file's, nil if not known
 	tags      tagCache             // under write
 
+	// late is a change that is not made yet, and that rec and reads show as made. It
+	// changes under both locks, too.
+	late *lateChange
+
 	// accepted: after a power cut something did not match the seal and was
 	// accepted, so the counts prove nothing and there is no root any more.
 	accepted atomic.Bool
@@ -58,7 +62,7 @@ func (n *Node) openFile(write bool) (*file, error) {
 	if write && n.vol.readOnly {
 		return nil, unix.EROFS
 	}
-	if err := n.makeGood(); err != nil {
+	if err := n.makeGood(); err != nil && write {
 		return nil, err
 	}
 	n.mu.Lock()
@@ -305,6 +309,9 @@ func (f *file) rewriteIn(s *slot, mutate func(*crypto.Record) bool) error {
 // takeBack writes the record again that a failed rewriteRecord was to replace.
 // It returns cause. The caller holds both locks.
 func (f *file) takeBack(s *slot, c *change, next crypto.Record, cause error) error {
+	if c.flags&slotSpecial == 0 && f.isOnDisk(f.rec) {
+		return cause
+	}
 	var header [crypto.HeaderSize]byte
 	back, before := *c, f.nextRecord()
 	err := f.sealRecord(header[:], before)
@@ -319,11 +326,15 @@ func (f *file) takeBack(s *slot, c *change, next crypto.Record, cause error) err
 	return cause
 }
 
-// leave says that a change is half made, and keeps it for later.
+// leave says that a change is half made, and keeps it for later. The caller holds
+// both locks.
 func (f *file) leave(s *slot, c *change, next crypto.Record, cause, err error) {
 	n := f.node
 	c.file, c.ino = f.id, n.key.ino
-	if n.vol.keep(s, *c, next) {
+	late := &lateChange{slot: s, change: *c, next: next, cause: cause}
+	if n.vol.keep(late) {
+		f.rec, f.late = next, late
+		f.tags.clear()
 		n.vol.log.Warn("a change that failed is made once the store is well again", "path", n.Path(), "cause", cause, "error", err)
 		return
 	}
@@ -348,6 +359,9 @@ func (f *file) nextRecord() crypto.Record {
 // A change that is to be logged is durable in its slot when this returns, or is
 // an error, and not armed.
 func (f *file) arm(s *slot, c *change) error {
+	if err := f.whole(); err != nil {
+		return err
+	}
 	if _, linked := f.node.at(); !linked {
 		c.flags &^= slotLogged
 		return nil

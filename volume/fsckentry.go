@@ -21,6 +21,7 @@ type fsckEntry struct {
 	aside     bool         // it was set aside
 	told      bool         // what it is was reported
 	sound     bool         // a data file: its content and record are
+	keyless   bool         // a data file that nobody can read, for want of its sidecar
 	wasBroken bool         // until it was given another name
 }
 

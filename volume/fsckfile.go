@@ -45,8 +45,12 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 	keys, err := c.keys.unlock(ctx, f)
 	var bad *sidecarError
 	var refused errRefused
+	if err != nil && f.lost {
+		c.doubt()
+	}
 	switch {
 	case errors.As(err, &bad):
+		e.keyless = true
 		c.find(FindingSidecar, e, "%v", bad).
 			left("nobody can read the file; put %s back from a backup, or remove the file", sidecarPath(f.id))
 		return nil

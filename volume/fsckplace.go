@@ -40,7 +40,9 @@ func (c *fsck) settlePlaces(ctx context.Context) error {
 			f.left("it may be a copy: only a check of the whole volume can tell")
 		default:
 			f.mended(m.entry.rebind(), "it belongs here from now on")
-			c.notSettled(f)
+			if !m.entry.keyless { // nothing is lost with that one
+				c.notSettled(f)
+			}
 		}
 	}
 	return nil

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,7 +47,7 @@ type killer struct {
 	changes int
 	died    bool
 	buried  bool
-	kept    map[string][]byte // redo slots and host state at that instant
+	kept    []*fileCopy // redo slots and host state at that instant
 }
 
 func (k *killer) through(c call, do func(int) error) error {
@@ -82,11 +84,10 @@ func (k *killer) through(c call, do func(int) error) error {
 		_ = do(int(end - c.off))
 	}
 	k.died = true
-	k.kept = map[string][]byte{}
 	slots, _ := filepath.Glob(filepath.Join(k.b.dir, metaDir, "redo", "*"))
 	host, _ := filepath.Glob(filepath.Join(k.b.state, "*.json"))
 	for _, f := range append(slots, host...) {
-		k.kept[f], _ = os.ReadFile(f)
+		k.kept = append(k.kept, copyFile(f))
 	}
 	return unix.EIO
 }
@@ -120,14 +121,60 @@ func (k *killer) restore(t testing.TB) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.buried = true
-	for f, b := range k.kept {
-		if now, err := os.ReadFile(f); err == nil && bytes.Equal(now, b) {
-			continue
-		}
-		if err := os.WriteFile(f, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	for _, f := range k.kept {
+		f.restore(t)
 	}
+	k.kept = nil
+}
+
+// fileCopy is what a file held. Redo slots are mebibytes, of which few are written.
+type fileCopy struct {
+	path  string
+	size  int64
+	parts []filePart
+}
+
+type filePart struct {
+	off   int64
+	bytes []byte
+}
+
+func copyFile(path string) *fileCopy {
+	c := &fileCopy{path: path}
+	f, err := os.Open(path)
+	if err != nil {
+		return c
+	}
+	defer f.Close()
+	c.size, _ = f.Seek(0, io.SeekEnd)
+	for end := int64(0); ; {
+		off, err := f.Seek(end, unix.SEEK_DATA)
+		if err != nil { // there is no more
+			return c
+		}
+		if end, err = f.Seek(off, unix.SEEK_HOLE); err != nil {
+			return c
+		}
+		p := filePart{off, make([]byte, end-off)}
+		_, _ = f.ReadAt(p.bytes, off)
+		c.parts = append(c.parts, p)
+	}
+}
+
+func (c *fileCopy) restore(t testing.TB) {
+	t.Helper()
+	if slices.EqualFunc(c.parts, copyFile(c.path).parts, func(a, b filePart) bool { return a.off == b.off && bytes.Equal(a.bytes, b.bytes) }) {
+		return
+	}
+	f, err := os.OpenFile(c.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range c.parts {
+		must(f.WriteAt(p.bytes, p.off))(t)
+	}
+	must(0, f.Truncate(c.size))(t)
 }
 
 // store is the Backing of an operation.

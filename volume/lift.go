@@ -4,8 +4,6 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"kmsfs/crypto"
 )
 
 // lifted runs call while the owner's permissions of the inode open as fd (O_PATH
@@ -34,7 +32,7 @@ func (v *Volume) lifted(fd int, add uint32, path string, call func() error) erro
 	}
 	err = call()
 	if back := v.backing.Fchmodat(fd, "", mode); back != nil {
-		if !v.keep(s, c, crypto.Record{}) {
+		if !v.keep(&lateChange{slot: s, change: c, cause: back}) {
 			v.log.Error("a mode stays as it was widened", "backing", path, "error", back)
 		}
 		if err == nil {

@@ -22,6 +22,9 @@ type operation struct {
 	// steps: it is several changes one after the other, so that each block may be
 	// of before or after, not all of them of one.
 	steps bool
+	// displaces: it takes two steps to replace an empty directory; in between, that is
+	// under the old name.
+	displaces bool
 	// user: by an ordinary user, who owns everything.
 	user bool
 	// mayLeave are leftovers that FORMAT.md names, beside sidecars.
@@ -225,9 +228,9 @@ func operations() []operation {
 		{name: "rename a directory", prepare: dirs, run: renaming("a", "c", 0)},
 		{name: "rename a directory into another", prepare: dirs, run: renaming("a", "b/a", 0)},
 		{name: "rename a directory from a long name to another", prepare: func(s *stage) { s.dir(longOne); s.file(longOne+"/f", 100) }, run: renaming(longOne, longTwo, 0)},
-		{name: "rename a directory over an empty one", prepare: func(s *stage) { dirs(s); s.dir("e") }, run: renaming("a", "e", 0)},
-		{name: "rename a directory over an empty one elsewhere", prepare: func(s *stage) { dirs(s); s.dir("b/e") }, run: renaming("a", "b/e", 0)},
-		{name: "rename a directory of a long name over an empty one of a long name", prepare: func(s *stage) {
+		{name: "rename a directory over an empty one", displaces: true, prepare: func(s *stage) { dirs(s); s.dir("e") }, run: renaming("a", "e", 0)},
+		{name: "rename a directory over an empty one elsewhere", displaces: true, prepare: func(s *stage) { dirs(s); s.dir("b/e") }, run: renaming("a", "b/e", 0)},
+		{name: "rename a directory of a long name over an empty one of a long name", displaces: true, prepare: func(s *stage) {
 			s.dir(longOne)
 			s.file(longOne+"/f", 100)
 			s.dir(longTwo)
@@ -300,7 +303,7 @@ func operations() []operation {
 			operation{name: "chown", prepare: sized(5000), run: setattr(Change{UID: &id, GID: &id})},
 			operation{name: "rename, leaving a whiteout", prepare: two, run: renaming("f", "h", RenameWhiteout)},
 			operation{name: "rename over a file, leaving a whiteout", prepare: two, run: renaming("f", longOne, RenameWhiteout)},
-			operation{name: "rename a directory over an empty one, leaving a whiteout", prepare: func(s *stage) { dirs(s); s.dir("e") }, run: renaming("a", "e", RenameWhiteout)},
+			operation{name: "rename a directory over an empty one, leaving a whiteout", displaces: true, prepare: func(s *stage) { dirs(s); s.dir("e") }, run: renaming("a", "e", RenameWhiteout)},
 		)
 	}
 	return ops

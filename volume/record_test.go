@@ -18,7 +18,7 @@ import (
 // looked at before each event, so that what was written to them counts as written
 // some time before.
 type recorder struct {
-	System
+	Backing
 	t     testing.TB
 	hosts string // file of the host state
 
@@ -48,6 +48,7 @@ type object struct {
 	// Initial content, durable from the start.
 	data    []byte
 	entries map[string]*object
+	xattrs  map[string][]byte
 
 	events []int // of the log, about its content, attributes or entries
 }
@@ -87,14 +88,18 @@ type redoImage struct {
 	pages map[int64][pageSize]byte
 }
 
-func newRecorder(b *bench) *recorder {
-	r := &recorder{t: b.t, byIno: map[uint64]*object{}, byFD: map[int]*object{}, redo: map[int]*redoImage{}, seen: map[string]int{}}
-	entries, err := filepath.Glob(filepath.Join(b.state, "*.json"))
+// newRecorder records what happens to the volume in dir, through backing.
+func newRecorder(t testing.TB, backing Backing, dir, hosts string) *recorder {
+	r := &recorder{
+		Backing: backing, t: t,
+		byIno: map[uint64]*object{}, byFD: map[int]*object{}, redo: map[int]*redoImage{}, seen: map[string]int{},
+	}
+	entries, err := filepath.Glob(filepath.Join(hosts, "*.json"))
 	if err != nil || len(entries) != 1 {
-		b.t.Fatalf("host states %v, %v", entries, err)
+		t.Fatalf("host states %v, %v", entries, err)
 	}
 	r.hosts = entries[0]
-	r.root = r.scan(b.dir, "")
+	r.root = r.scan(dir, "")
 	return r
 }
 
@@ -105,7 +110,11 @@ func (r *recorder) scan(dir, path string) *object {
 	if err := unix.Lstat(full, &st); err != nil {
 		r.t.Fatal(err)
 	}
+	if o := r.byIno[st.Ino]; o != nil {
+		return o // another name of it
+	}
 	o := r.newObject(st.Ino, st.Mode, path)
+	o.xattrs = userAttributes(r.t, full)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		entries, err := os.ReadDir(full)
@@ -120,10 +129,32 @@ func (r *recorder) scan(dir, path string) *object {
 		if o.data, err = os.ReadFile(full); err != nil {
 			r.t.Fatal(err)
 		}
-	default:
-		r.t.Fatalf("%s: what is it?", full)
+	case unix.S_IFLNK:
+		var err error
+		if o.target, err = os.Readlink(full); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 	return o
+}
+
+// userAttributes reads the attributes that the volume may have set.
+func userAttributes(t testing.TB, path string) map[string][]byte {
+	names, value := make([]byte, 1<<16), make([]byte, 1<<16)
+	n, err := unix.Llistxattr(path, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string][]byte{}
+	for _, name := range strings.Split(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
+		if strings.HasPrefix(name, "user.") {
+			if n, err = unix.Lgetxattr(path, name, value); err != nil {
+				t.Fatal(err)
+			}
+			found[name] = bytes.Clone(value[:n])
+		}
+	}
+	return found
 }
 
 func (r *recorder) newObject(ino uint64, mode uint32, path string) *object {
@@ -267,7 +298,7 @@ func (r *recorder) Openat(dirfd int, name string, flags int, mode uint32) (fd in
 	if flags&(unix.O_CREAT|unix.O_TMPFILE) != 0 {
 		r.lookAtRedo()
 	}
-	if fd, err = r.System.Openat(dirfd, name, flags, mode); err != nil || r.off {
+	if fd, err = r.Backing.Openat(dirfd, name, flags, mode); err != nil || r.off {
 		return fd, err
 	}
 	switch {
@@ -297,24 +328,24 @@ func (r *recorder) Close(fd int) error {
 	r.lookAtRedo()
 	delete(r.byFD, fd)
 	delete(r.redo, fd)
-	return r.System.Close(fd)
+	return r.Backing.Close(fd)
 }
 
 func (r *recorder) Pwrite(fd int, b []byte, off int64) (n int, err error) {
-	err = r.change(func() (err error) { n, err = r.System.Pwrite(fd, b, off); return err }, func() event {
+	err = r.change(func() (err error) { n, err = r.Backing.Pwrite(fd, b, off); return err }, func() event {
 		return event{kind: evWrite, obj: r.object(fd), off: off, data: bytes.Clone(b[:n])}
 	})
 	return n, err
 }
 
 func (r *recorder) Ftruncate(fd int, size int64) error {
-	return r.change(func() error { return r.System.Ftruncate(fd, size) }, func() event {
+	return r.change(func() error { return r.Backing.Ftruncate(fd, size) }, func() event {
 		return event{kind: evSize, obj: r.object(fd), n: size}
 	})
 }
 
 func (r *recorder) Fallocate(fd int, mode uint32, off, length int64) error {
-	return r.change(func() error { return r.System.Fallocate(fd, mode, off, length) }, func() event {
+	return r.change(func() error { return r.Backing.Fallocate(fd, mode, off, length) }, func() event {
 		switch mode {
 		case 0:
 			return event{kind: evSize, obj: r.object(fd), n: off + length}
@@ -363,15 +394,15 @@ func (r *recorder) entry(dirfd int, name string, call func() error) error {
 }
 
 func (r *recorder) Mkdirat(dirfd int, name string, mode uint32) error {
-	return r.entry(dirfd, name, func() error { return r.System.Mkdirat(dirfd, name, mode) })
+	return r.entry(dirfd, name, func() error { return r.Backing.Mkdirat(dirfd, name, mode) })
 }
 
 func (r *recorder) Mknodat(dirfd int, name string, mode uint32, dev int) error {
-	return r.entry(dirfd, name, func() error { return r.System.Mknodat(dirfd, name, mode, dev) })
+	return r.entry(dirfd, name, func() error { return r.Backing.Mknodat(dirfd, name, mode, dev) })
 }
 
 func (r *recorder) Symlinkat(target string, dirfd int, name string) error {
-	err := r.entry(dirfd, name, func() error { return r.System.Symlinkat(target, dirfd, name) })
+	err := r.entry(dirfd, name, func() error { return r.Backing.Symlinkat(target, dirfd, name) })
 	if err == nil {
 		r.mu.Lock()
 		r.at(dirfd, name).target = target
@@ -381,43 +412,43 @@ func (r *recorder) Symlinkat(target string, dirfd int, name string) error {
 }
 
 func (r *recorder) Linkat(od int, on string, nd int, nn string) error {
-	return r.change(func() error { return r.System.Linkat(od, on, nd, nn) }, func() event {
+	return r.change(func() error { return r.Backing.Linkat(od, on, nd, nn) }, func() event {
 		return event{kind: evEntry, dir: r.object(nd), name: nn, obj: r.at(nd, nn)}
 	})
 }
 
 func (r *recorder) LinkDescriptor(fd, nd int, nn string) error {
-	return r.change(func() error { return r.System.LinkDescriptor(fd, nd, nn) }, func() event {
+	return r.change(func() error { return r.Backing.LinkDescriptor(fd, nd, nn) }, func() event {
 		return event{kind: evEntry, dir: r.object(nd), name: nn, obj: r.at(nd, nn)}
 	})
 }
 
 func (r *recorder) Unlinkat(dirfd int, name string, flags int) error {
-	return r.change(func() error { return r.System.Unlinkat(dirfd, name, flags) }, func() event {
+	return r.change(func() error { return r.Backing.Unlinkat(dirfd, name, flags) }, func() event {
 		return event{kind: evGone, dir: r.object(dirfd), name: name}
 	})
 }
 
 func (r *recorder) Renameat2(od int, on string, nd int, nn string, flags uint) error {
-	return r.change(func() error { return r.System.Renameat2(od, on, nd, nn, flags) }, func() event {
+	return r.change(func() error { return r.Backing.Renameat2(od, on, nd, nn, flags) }, func() event {
 		return event{kind: evRename, dir: r.object(od), name: on, dir2: r.object(nd), name2: nn, flags: flags, obj: r.at(nd, nn)}
 	})
 }
 
 func (r *recorder) Fsetxattr(fd int, name string, value []byte, flags int) error {
-	return r.change(func() error { return r.System.Fsetxattr(fd, name, value, flags) }, func() event {
+	return r.change(func() error { return r.Backing.Fsetxattr(fd, name, value, flags) }, func() event {
 		return event{kind: evXattr, obj: r.object(fd), name: name, data: append([]byte{}, value...)}
 	})
 }
 
 func (r *recorder) Fremovexattr(fd int, name string) error {
-	return r.change(func() error { return r.System.Fremovexattr(fd, name) }, func() event {
+	return r.change(func() error { return r.Backing.Fremovexattr(fd, name) }, func() event {
 		return event{kind: evXattr, obj: r.object(fd), name: name}
 	})
 }
 
 func (r *recorder) Fchmodat(dirfd int, name string, mode uint32) error {
-	return r.change(func() error { return r.System.Fchmodat(dirfd, name, mode) }, func() event {
+	return r.change(func() error { return r.Backing.Fchmodat(dirfd, name, mode) }, func() event {
 		return event{kind: evMode, obj: r.at(dirfd, name), mode: mode}
 	})
 }

@@ -96,7 +96,7 @@ type slotSet struct {
 	off   int64
 	size  int
 	most  int // slots
-	made  int
+	all   []*slot
 	held  int // by nobody who will give them back soon
 	free  []*slot
 	ready *sync.Cond
@@ -137,12 +137,12 @@ func (r *redoFile) drawFrom(set *slotSet) (*slot, error) {
 			set.free = set.free[:n-1]
 			return s, nil
 		}
-		if set.made < set.most {
+		if len(set.all) < set.most {
 			s, err := r.grow(set)
 			if err == nil {
 				return s, nil
 			}
-			if set.made == set.held {
+			if len(set.all) == set.held {
 				return nil, err
 			}
 		}
@@ -153,7 +153,7 @@ func (r *redoFile) drawFrom(set *slotSet) (*slot, error) {
 // grow makes another slot. Its space is allocated first: touching a page that
 // the store has no room for would kill the process. The caller holds mu.
 func (r *redoFile) grow(set *slotSet) (*slot, error) {
-	off := set.off + int64(set.made)*int64(set.size)
+	off := set.off + int64(len(set.all))*int64(set.size)
 	err := r.backing.Fallocate(r.fd, 0, off, int64(set.size))
 	if err == unix.EOPNOTSUPP {
 		_, err = pwriteFull(r.backing, r.fd, make([]byte, set.size), off)
@@ -165,8 +165,9 @@ func (r *redoFile) grow(set *slotSet) (*slot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map redo slot: %w", err)
 	}
-	set.made++
-	return &slot{set: set, mem: mem, key: r.key}, nil
+	s := &slot{set: set, mem: mem, key: r.key}
+	set.all = append(set.all, s)
+	return s, nil
 }
 
 // drop disarms the slot and gives it back, unless its change is made later.
@@ -212,15 +213,16 @@ func (r *redoFile) rekey(key *crypto.Key) {
 	}
 }
 
-// close unmaps the slots that are not in use; the pages stay in the file.
+// close unmaps the slots, of which none is in use; the pages stay in the file, armed
+// those of late changes.
 func (r *redoFile) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, set := range []*slotSet{&r.changes, &r.intents} {
-		for _, s := range set.free {
+		for _, s := range set.all {
 			_ = unix.Munmap(s.mem)
 		}
-		set.free = nil
+		set.all, set.free = nil, nil
 	}
 	r.key.Wipe()
 	r.backing.Close(r.fd)

@@ -27,15 +27,23 @@ func (n *Node) readSeal(fd int) (*file, error) {
 		return nil, n.integrity(-1, err)
 	}
 	f := &file{node: n, id: id, records: crypto.NewRecordCipher(v.vk, v.id, id)}
+	if late := v.late.of(n.key.ino); late != nil && late.change.file == id {
+		f.late = late
+		if _, err := v.preadLate(late, fd, header[:], 0); err != nil {
+			return nil, err
+		}
+	}
 	if f.rec, err = f.records.Open(header[:]); err != nil {
 		return nil, n.integrity(-1, fmt.Errorf("record: %w", err))
 	}
-	var st unix.Statx_t
-	if err := v.backing.Statx(fd, "", &st); err != nil {
-		return nil, err
-	}
-	if err := f.checkSize(int64(st.Size)); err != nil {
-		return nil, err
+	if f.late == nil {
+		var st unix.Statx_t
+		if err := v.backing.Statx(fd, "", &st); err != nil {
+			return nil, err
+		}
+		if err := f.checkSize(int64(st.Size)); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.checkBinding(); err != nil {
 		return nil, err

@@ -27,6 +27,9 @@ func (n *Node) Sync(dataOnly bool) error {
 			return err
 		}
 		defer f.release()
+		if late := n.vol.late.of(n.key.ino); late != nil {
+			return late.cause
+		}
 		if dataOnly {
 			err = k.Fdatasync(f.desc.fd)
 		} else {

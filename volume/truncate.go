@@ -188,6 +188,9 @@ func (w *writer) removeTerms(next *crypto.Record, first, end uint64) error {
 // anything; one past the last block if there is none. Nothing uses the
 // descriptor's position, which this moves.
 func (f *file) nextData(index uint64) (uint64, error) {
+	if f.late != nil {
+		return index, nil // any may be in its slot
+	}
 	cipherOff, err := f.node.vol.backing.Seek(f.desc.fd, crypto.BlockOffset(index), unix.SEEK_DATA)
 	if err == unix.ENXIO {
 		return crypto.BlockCount(int64(f.rec.Size)), nil
