@@ -165,6 +165,7 @@ func (l *crashLoad) checkState(s *crashState, dir string, strict, settle bool) *
 		c.violation("the test itself: %v", err)
 		return &c.verdict
 	}
+	c.clean = !h.Open
 	c.mounts(st, h, st.was(), settle)
 	return &c.verdict
 }
@@ -174,7 +175,6 @@ func (c *check) mounts(s store, h HostState, backing Backing, settle bool) {
 	c.states++
 	c.above()
 	relaxed := h.Open || h.Unsettled
-	c.clean = !relaxed
 	open := func(relaxed bool) *Volume {
 		v, err := Open(context.Background(), s.backing(), c.optionsAfter(c.k, s, c.strict, backing))
 		if err != nil {

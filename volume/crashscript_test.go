@@ -9,6 +9,15 @@ import (
 
 // scripted does what nobody should have to wait for by chance.
 func (l *crashLoad) scripted() {
+	// Nothing but a file is synced, though the directories that it is in, moves to and
+	// is linked into are new.
+	e := l.create(l.mkdir(l.root))
+	l.write(e, 0, 5000)
+	l.sync(e, true)
+	l.rename(e.where[0], placed{l.mkdir(l.root), "moved"})
+	l.sync(e, true)
+	l.link(e, l.mkdir(l.root))
+	l.sync(e, true)
 	// A directory and a file in it, both found by who syncs the usual way.
 	d := l.mkdir(l.root)
 	f := l.create(d)
@@ -60,6 +69,9 @@ func (l *crashLoad) scripted() {
 	l.write(j, 100, 100)
 	// A file is written anew under another key, and the old one goes.
 	j = l.reencrypt(j.where[0])
+	for i := range 5 {
+		l.write(j, 10*i, 10)
+	}
 	l.v.reaper.flush()
 	l.write(j, 200, 5000)
 	// A mount is killed that has synced nothing.

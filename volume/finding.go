@@ -109,6 +109,14 @@ func (c *fsck) findBlock(kind FindingKind, e *fsckEntry, block uint64, format st
 	return f
 }
 
+// doubt notes that a file's ID is not proven: its key may be one that nothing seems
+// to use.
+func (c *fsck) doubt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.doubtful = true
+}
+
 // lookAway notes that something could not be looked at.
 func (c *fsck) lookAway() {
 	c.mu.Lock()

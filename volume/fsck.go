@@ -24,6 +24,9 @@ type FsckOptions struct {
 	// Paths are plaintext paths below the volume's root; none means the whole volume,
 	// with everything that is below no path.
 	Paths []string
+	// Grace is how long a key has to be here before a repair removes it because no
+	// file has it: in a copy that a sync tool is making, its file may be on its way.
+	Grace time.Duration
 	// Jobs is how many files are decrypted at a time; 0 means as many as there are processors.
 	Jobs int
 	// Progress, if set, is told how much of the work is done: bytes of plaintext, and
@@ -101,6 +104,7 @@ type fsck struct {
 	nameless  []*fsckEntry
 	blind     bool // something could not be looked at, so what seems unused may not be
 	refused   bool // some key could not be had
+	doubtful  bool // some file may not be the one that its header says, since nothing proves it
 	done      int64
 	total     int64
 }

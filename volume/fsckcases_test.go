@@ -92,6 +92,12 @@ var damageCases = []damageCase{
 				flipByte(t, at("small"), off)
 			}
 		}},
+	{name: "the file ID in a header is damaged", found: []string{"orphaned-sidecar", "sidecar"}, changed: []string{"small"}, stays: true,
+		do: func(t *testing.T, b *bench, at func(string) string) { flipByte(t, at("small"), 10) }},
+	{name: "the file ID in a header is another's", found: []string{"block", "duplicate", "orphaned-sidecar", "record"}, keeps: true, changed: []string{"small"},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			overwrite(t, at("small"), 8, readPath(t, at("big"))[8:24])
+		}},
 	{name: "the header has no magic", found: []string{"header", "orphaned-sidecar"}, keeps: true, changed: []string{"small"},
 		do: func(t *testing.T, b *bench, at func(string) string) { flipByte(t, at("small"), 0) }},
 	{name: "a create was cut off", found: []string{"header", "orphaned-sidecar"}, changed: []string{"small"},
@@ -161,6 +167,13 @@ var damageCases = []damageCase{
 			from, to := at("dir/"+longName), at("small")
 			ok(t, os.Remove(to))
 			ok(t, os.Rename(from, to))
+		}},
+	{name: "a directory's record is a link to that of the one above", found: []string{"directory-binding", "duplicate-directory", "name", "xattr"}, stays: true,
+		changed: []string{"dir/" + longName + "/" + longName, "dir/" + longName + "/deep", "dir/" + longName + "/recovered.", "dir/" + longName + "/recovered."},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			inner := at("dir/"+longName) + "/" + recordName
+			ok(t, os.Remove(inner))
+			ok(t, os.Link(at("dir")+"/"+recordName, inner))
 		}},
 	{name: "a symlink's target is damaged", found: []string{"symlink"}, changed: []string{"symlink"},
 		do: func(t *testing.T, b *bench, at func(string) string) {

@@ -17,11 +17,12 @@ type fsckEntry struct {
 	nlink   uint32
 	size    int64 // of the backing file
 
-	aside     bool // it was set aside
-	told      bool // what it is was reported
-	sound     bool // a data file: its content and record are
-	keyless   bool // a data file that nobody can read, for want of its sidecar
-	wasBroken bool // until it was given another name
+	others    []*fsckEntry // further names of the inode, of the one that is noted
+	aside     bool         // it was set aside
+	told      bool         // what it is was reported
+	sound     bool         // a data file: its content and record are
+	keyless   bool         // a data file that nobody can read, for want of its sidecar
+	wasBroken bool         // until it was given another name
 }
 
 func (e *fsckEntry) path() string { return e.join(e.plain, (*Node).Path) }

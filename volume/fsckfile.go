@@ -45,6 +45,9 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 	keys, err := c.keys.unlock(ctx, f)
 	var bad *sidecarError
 	var refused errRefused
+	if err != nil && f.lost {
+		c.doubt()
+	}
 	switch {
 	case errors.As(err, &bad):
 		e.keyless = true
@@ -150,6 +153,7 @@ func (c *fsck) note(e *fsckEntry, f *file) bool {
 	defer c.mu.Unlock()
 	for _, other := range c.files[f.id] {
 		if other.node.key == e.node.key {
+			other.others = append(other.others, e)
 			return false
 		}
 	}

@@ -16,6 +16,7 @@ import (
 // else there is: entries whose names do not decrypt, copies that a sync tool or
 // somebody else made, and what was only moved.
 func (c *fsck) settlePlaces(ctx context.Context) error {
+	c.followAside()
 	for _, e := range c.nameless {
 		if err := c.named(e); err != nil {
 			return err
@@ -45,6 +46,22 @@ func (c *fsck) settlePlaces(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// followAside sets the further names of files aside that were.
+func (c *fsck) followAside() {
+	for _, same := range c.files {
+		for _, first := range same {
+			if !first.aside {
+				continue
+			}
+			for _, e := range first.others {
+				f := c.find(FindingRecord, e, "it is another name of %q", first.path())
+				c.setAside(f, e)
+				e.aside = f.Repaired
+			}
+		}
+	}
 }
 
 // notSettled keeps a volume after a power cut from being called settled, if

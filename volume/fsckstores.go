@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,8 @@ func (c *fsck) checkStores(ctx context.Context) error {
 	switch {
 	case c.blind:
 		why = "something in the volume could not be looked at, and may use it"
+	case c.doubtful:
+		why = "it may be that of a file whose record is damaged, and with it perhaps its ID"
 	case !known:
 		why = "something in lost+found may use it"
 	}
@@ -44,7 +47,11 @@ func (c *fsck) checkStores(ctx context.Context) error {
 			continue
 		}
 		f := c.findMeta(FindingOrphan, sidecarPath(id), "no file has the key in it")
-		c.discard(f, why, func() error { return c.vol.sidecars.remove(id) })
+		its := why
+		if its == "" && c.options.Repair {
+			its = c.tooYoung(id)
+		}
+		c.discard(f, its, func() error { return c.vol.sidecars.remove(id) })
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -56,6 +63,23 @@ func (c *fsck) checkStores(ctx context.Context) error {
 		return err
 	}
 	return c.checkMeta()
+}
+
+// tooYoung says why a sidecar is kept that came here of late. What a sync tool sets
+// is mtime; ctime tells when it did.
+func (c *fsck) tooYoung(id crypto.ID) string {
+	dir, err := c.vol.sidecars.shelf(id, false)
+	var st unix.Statx_t
+	if err == nil {
+		err = c.vol.backing.Statx(dir, id.String(), &st)
+	}
+	switch {
+	case err != nil:
+		return fmt.Sprintf("it cannot be told since when it is here: %v", err)
+	case time.Since(time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec))) < c.options.Grace:
+		return fmt.Sprintf("it came here less than %v ago: its file may still be on its way, if this is a copy in the making", c.options.Grace)
+	}
+	return ""
 }
 
 // discard removes what nobody uses, unless there is a reason not to.

@@ -253,7 +253,7 @@ func TestAnOpenThatFailsAnywhereSettlesNothingAndHoldsNothing(t *testing.T) {
 		if h := loadState(t, s, id); !h.mayBeTorn(must(bootID())(t)) {
 			t.Fatalf("open failing at call %d (%v) has settled the power cut", n, err)
 		}
-		if after := openDescriptors(t); after != before {
+		if after := openDescriptors(t); after > before { // fewer where something that another test left was collected
 			t.Errorf("open failing at call %d leaves %d descriptors", n, after-before)
 		}
 		info := must(ReadInfo(b.dir))(t)

@@ -149,7 +149,7 @@ func (v *Volume) usesBelow(dirfd int, ids map[crypto.ID]bool, links map[string]b
 }
 
 // usedBy reads the file ID of something that was set aside. False if it may be a
-// data file whose ID nobody knows.
+// data file whose ID nobody knows, or that is not what it says.
 func (v *Volume) usedBy(dirfd int, name string, ids map[crypto.ID]bool) bool {
 	if name == originName || strings.HasPrefix(name, tailPrefix) || name == recordName || isLongNameFile(name) {
 		return true
@@ -159,14 +159,18 @@ func (v *Volume) usedBy(dirfd int, name string, ids map[crypto.ID]bool) bool {
 		return false
 	}
 	defer v.backing.Close(fd)
-	var header [crypto.RecordOffset]byte
+	var header [crypto.HeaderSize]byte
 	var st unix.Statx_t
 	if _, err := preadFull(v.backing, fd, header[:], 0); err != nil || v.backing.Statx(fd, "", &st) != nil {
 		return false
 	}
 	if id, err := crypto.HeaderFileID(header[:]); err == nil {
 		ids[id] = true
-		return true
+		records := crypto.NewRecordCipher(v.vk, v.id, id)
+		defer records.Wipe()
+		if _, err := records.Open(header[:]); err == nil {
+			return true
+		}
 	}
 	return st.Size <= crypto.HeaderSize // no content
 }

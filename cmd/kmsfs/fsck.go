@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,7 @@ type fsckFlags struct {
 	trustNew bool
 	jobs     int
 	json     bool
+	grace    time.Duration
 }
 
 func (a *app) fsckCommand() *cobra.Command {
@@ -34,9 +36,10 @@ what is at and below them. The volume must not be mounted for writing.
 
 With --repair it mends what can be mended, and takes away nothing that can be
 read: what nobody can read is set aside in BACKING/.kmsfs/lost+found, and a block
-that is damaged stays where it is. Keys of deleted files are removed: do not
-repair a copy that is not complete. It can be stopped at any moment and called
-again.
+that is damaged stays where it is. Keys that no file has are removed once they have
+been in BACKING for a day (--grace): in a copy that is being made, their files may
+still be on their way. Do not repair a copy that is not complete. It can be stopped
+at any moment and called again.
 
 Exit codes: 0 if there are no errors, 26 if there are any after it, 27 if all
 were repaired. What is only left over is no error.`,
@@ -47,6 +50,7 @@ were repaired. What is only left over is no error.`,
 	flags.BoolVar(&f.repair, "repair", false, "mend what can be mended")
 	flags.BoolVar(&f.trustNew, "trust-new", false, "accept a changed fingerprint or an older configuration, as mount does")
 	flags.IntVar(&f.jobs, "jobs", 0, "decrypt `N` files at a time (default the number of processors)")
+	flags.DurationVar(&f.grace, "grace", 24*time.Hour, "remove keys that no file has if they have been there for this long")
 	flags.BoolVar(&f.json, "json", false, "print the result as one JSON document")
 	return c
 }
@@ -54,6 +58,9 @@ were repaired. What is only left over is no error.`,
 func (a *app) fsck(ctx context.Context, backing string, paths []string, f fsckFlags) (err error) {
 	if f.jobs < 0 {
 		return usagef("--jobs %d: want a number of files", f.jobs)
+	}
+	if f.grace < 0 {
+		return usagef("--grace %v: want a time that is not negative", f.grace)
 	}
 	if err := harden(); err != nil {
 		return err
@@ -68,7 +75,7 @@ func (a *app) fsck(ctx context.Context, backing string, paths []string, f fsckFl
 	log, _ := newLog(p, slog.LevelWarn)
 	report, err := volume.Fsck(ctx, dir,
 		volume.Options{Providers: registry, StateDir: state, KMSDeadline: a.keys.deadline, TrustNew: f.trustNew, Log: log},
-		volume.FsckOptions{Repair: f.repair, Paths: paths, Jobs: f.jobs, Progress: p.update})
+		volume.FsckOptions{Repair: f.repair, Paths: paths, Jobs: f.jobs, Grace: f.grace, Progress: p.update})
 	p.end()
 	if report == nil {
 		return err

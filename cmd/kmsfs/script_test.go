@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -238,7 +239,11 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	},
 	"letgo": func(ts *testscript.TestScript, _ bool, _ []string) {
 		s := ts.Value(stateKey{}).(*scriptState)
-		ts.Check(s.held.Close())
+		// A program that is being started has it until its exec.
+		syscall.ForkLock.RLock()
+		err := s.held.Close()
+		syscall.ForkLock.RUnlock()
+		ts.Check(err)
 		s.held = nil
 	},
 	// heldwrite TEXT, heldread TEXT: through the file that is held.
