@@ -75,7 +75,7 @@ func (i *injector) through(c call, do func(int) error) error {
 	i.calls = append(i.calls, c)
 	n := len(i.calls)
 	switch {
-	case n == i.at:
+	case n == i.at && (c.changes || !i.refusing):
 	case n > i.at && (i.lasting || i.refusing && c.changes):
 	default:
 		return idle(c, do)
