@@ -140,7 +140,7 @@ func (c *fsck) checkShelves() error {
 			continue
 		}
 		dir, err := v.sidecars.shelf(crypto.ID{first[0]}, false)
-		if err == unix.ENOTDIR || err == unix.ELOOP {
+		if isNoDirectory(err) {
 			c.foreign(v.sidecars.dir, s.name, at)
 			continue
 		}
@@ -174,7 +174,11 @@ func (c *fsck) checkMeta() error {
 	}
 	for _, e := range entries {
 		switch e.name {
-		case configName, configBackup, "keys", "links", lostFoundDir:
+		case configName, configBackup, "keys", "links":
+		case lostFoundDir:
+			if e.kind != unix.S_IFDIR && e.kind != 0 {
+				c.foreign(v.meta, e.name, metaDir+"/"+e.name)
+			}
 		case "redo", sessionsDir:
 			if err := c.checkSessions(e.name); err != nil {
 				return err

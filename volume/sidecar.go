@@ -131,7 +131,7 @@ func (s *sidecarStore) list(clean bool) ([]crypto.ID, error) {
 			continue
 		}
 		dir, err := s.shelf(crypto.ID{first[0]}, false)
-		if err == unix.ENOTDIR || err == unix.ELOOP {
+		if isNoDirectory(err) {
 			continue
 		}
 		if err != nil {
