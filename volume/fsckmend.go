@@ -18,7 +18,8 @@ import (
 //	padding not written  the old short tail is read and padded
 //	damaged last block, with a wrong size   set aside, and the file ends before it
 //	other damaged blocks stay damaged; where the size is right, so does the record,
-//	                     so that a block put back from a backup fits again
+//	                     so that a block put back from a backup fits again, unless
+//	                     a power cut also left blocks unwritten
 //	erased blocks        stay an error, but after a power cut, which is known to
 //	                     leave blocks unwritten
 //	record               made anew, if a block proves the file's ID and key
@@ -126,7 +127,7 @@ func (j *judgement) mend(resized bool) (again bool, err error) {
 		return false, nil
 	case j.file.lost && !j.proven():
 		return false, j.hopeless()
-	case s.damaged > 0 && !resized && !j.file.lost:
+	case s.damaged > 0 && !resized && !j.file.lost && !(s.holes > 0 && j.torn):
 		j.leave("it cannot be read; all others can")
 		return false, nil
 	case s.holes > 0 && !resized && !j.file.lost && !j.torn:

@@ -115,6 +115,34 @@ func TestAMixtureOfOldAndNewBlocksIsAcceptedOnlyAfterAPowerCut(t *testing.T) {
 	wantIntegrity(t, err, "older")
 }
 
+func TestABlockThatWasNotWrittenReadsAsBeforeWhenATornOneIsBesideIt(t *testing.T) {
+	b := newBench(t, ModeFile)
+	v := b.open()
+	want := pattern(3*crypto.BlockSize, 1)
+	n := createFile(t, v.Root(), "file", want)
+	path := b.backingFile(n)
+	b.powerCut(v)
+	overwrite(t, path, crypto.BlockOffset(1), make([]byte, crypto.CipherBlockSize)) // a hole that was about to be filled
+	overwrite(t, path, crypto.BlockOffset(2)+100, make([]byte, 512))
+	v = b.open()
+	look := func(when string) {
+		t.Helper()
+		n := lookup(t, v.Root(), "file")
+		for block, want := range [][]byte{want[:crypto.BlockSize], make([]byte, crypto.BlockSize)} {
+			got := make([]byte, crypto.BlockSize)
+			if _, err := n.ReadAt(context.Background(), got, int64(block)*crypto.BlockSize); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s, block %d: %v", when, block, err)
+			}
+		}
+		_, err := n.ReadAt(context.Background(), make([]byte, crypto.BlockSize), 2*crypto.BlockSize)
+		wantIntegrity(t, err, "block 2")
+	}
+	look("before it is settled")
+	settle(t, v)
+	v = b.reopened(v)
+	look("afterwards")
+}
+
 func TestAFileAcceptedUnderAWrongNameKeepsItsSidecarWhenItIsRemoved(t *testing.T) {
 	b := newBench(t, ModeFile)
 	v := b.open()
