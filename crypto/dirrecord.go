@@ -85,3 +85,11 @@ func (c *DirCipher) Seal(dst []byte, random io.Reader, r DirRecord) error {
 func (c *DirCipher) aad(record []byte) []byte {
 	return append(record[:dirHead:dirHead], c.volume[:]...)
 }
+
+// DirRecordID reads the directory ID from a record; nothing is authenticated. False if it has another length or magic.
+func DirRecordID(b []byte) (ID, bool) {
+	if len(b) != DirRecordSize || string(b[:len(dirMagic)]) != dirMagic {
+		return ID{}, false
+	}
+	return ID(b[len(dirMagic):dirHead]), true
+}

@@ -44,7 +44,7 @@ func sqliteKilled(t *testing.T, d *daemon, journal string) {
 	killed, next := 0, 3001
 	for range 3 {
 		// Each insert is a transaction; its number is told once it is committed.
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		cmd := s.command(ctx, "sqlite3", "-batch", "-bail", "-cmd", ".timeout 10000", db)
 		var script strings.Builder
@@ -61,6 +61,7 @@ func sqliteKilled(t *testing.T, d *daemon, journal string) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		until(t, "a row that was committed", func() bool { st, err := os.Stat(told); return err == nil && st.Size() > 0 })
 		time.Sleep(300 * time.Millisecond)
 		_ = cmd.Process.Kill()
 		if cmd.Wait() != nil {

@@ -88,10 +88,12 @@ func (d *daemon) start(flags ...string) {
 		d.t.Fatal(err)
 	}
 	d.cmd = cmd
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !isMounted(d.Dir) {
 		if time.Now().After(deadline) {
-			d.t.Fatal("not mounted after 20 s")
+			_ = cmd.Process.Signal(unix.SIGQUIT) // it says what it is doing
+			_ = cmd.Wait()
+			d.t.Fatalf("not mounted after %v", patience)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

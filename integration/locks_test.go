@@ -116,7 +116,7 @@ func TestLocksOfTwoProcessesExcludeEachOther(t *testing.T) {
 			if got != "ok" {
 				t.Errorf("wait: %s", got)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("still waiting for the lock of a dead process")
 		}
 		one.kill()

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,14 +24,14 @@ type mounted struct {
 	Dir     string // mount point
 	state   string
 
-	readOnly bool
-	keyTTL   time.Duration
-	store    *local.Keystore // to do something to its keys
-	keystore string
-	calls    kmsprovider.Meter
-	keys     *kmsprovider.Registry
-	Volume   *volume.Volume
-	Mount    *fs.Mount
+	readOnly  bool
+	keyTTL    time.Duration
+	store     *local.Keystore // to do something to its keys
+	keystore  string
+	keys      *kmsprovider.Registry
+	unwrapped atomic.Int64 // data keys of files
+	Volume    *volume.Volume
+	Mount     *fs.Mount
 }
 
 // newVolume makes a volume whose keys come from a keystore of its own.
@@ -55,7 +56,7 @@ func newVolume(t testing.TB, mode volume.KeyMode) *mounted {
 	}
 	m.store, m.keystore = store, keystore.Path
 	m.keys = kmsprovider.NewRegistry()
-	m.keys.WrapWith(m.calls.Wrap)
+	m.keys.WrapWith(func(p kmsprovider.Provider) kmsprovider.Provider { return fileKeys{p, &m.unwrapped} })
 	m.keys.Register("local", func(ctx context.Context) (kmsprovider.Provider, error) {
 		return local.Open(ctx, keystore) // another one than store, since a lock closes it
 	})
@@ -109,8 +110,8 @@ func (m *mounted) unmount() {
 	go func() { srv.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
-		m.t.Error("the mount is still served 20 s after it was unmounted")
+	case <-time.After(patience):
+		m.t.Errorf("the mount is still served %v after it was unmounted", patience)
 		return
 	}
 	if err := v.Close(); err != nil {

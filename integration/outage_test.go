@@ -35,7 +35,8 @@ var outages = []outage{
 }
 
 // kmsDeadline is what a mount waits for its KMS in these tests.
-const kmsDeadline = time.Second
+// Without an outage it answers much earlier, on a busy machine too.
+const kmsDeadline = 2 * time.Second
 
 // onOutages is a mount whose KMS is behind a proxy.
 type onOutages struct {

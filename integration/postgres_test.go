@@ -46,7 +46,7 @@ func postgres(t *testing.T, d *daemon, bin string) {
 	running := false
 	start := func() {
 		t.Helper()
-		if _, err := s.try("", filepath.Join(bin, "pg_ctl"), "-D", data, "-w", "-t", "30", "-l", log, "start",
+		if _, err := s.try("", filepath.Join(bin, "pg_ctl"), "-D", data, "-w", "-t", "300", "-l", log, "start",
 			"-o", "-c listen_addresses= -c unix_socket_directories="+socket+" -c shared_buffers=16MB -c max_wal_size=64MB"); err != nil {
 			text, _ := os.ReadFile(log)
 			t.Fatalf("%v\n%s", err, text)
@@ -56,7 +56,7 @@ func postgres(t *testing.T, d *daemon, bin string) {
 	stop := func(mode string) {
 		t.Helper()
 		running = false
-		s.run(filepath.Join(bin, "pg_ctl"), "-D", data, "-w", "-t", "30", "-m", mode, "stop")
+		s.run(filepath.Join(bin, "pg_ctl"), "-D", data, "-w", "-t", "300", "-m", mode, "stop")
 	}
 	t.Cleanup(func() {
 		if running { // before the daemon is killed

@@ -10,6 +10,13 @@ import (
 	"time"
 )
 
+// patience is how long tests wait for what must happen, and limit how long a
+// process may take for all that it does: a busy machine takes its time.
+const (
+	patience = 2 * time.Minute
+	limit    = 10 * time.Minute
+)
+
 // processEnv makes this test program one of the processes below instead: what
 // two processes see of each other needs a second one.
 const processEnv = "KMSFS_TEST_PROCESS"
@@ -54,7 +61,7 @@ func process(t testing.TB, name string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, self, append([]string{"--"}, args...)...)
 	cmd.Env = append(os.Environ(), processEnv+"="+name)

@@ -49,9 +49,9 @@ func asUser(t *testing.T, name string) bool {
 	copyProgram(t, self, tests)
 	copyProgram(t, bin, command)
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, tests, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=590s", "-test.count=1",
+	cmd := exec.CommandContext(ctx, tests, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=14m", "-test.count=1",
 		fmt.Sprint("-ways.every=", *everyWay))
 	cmd.Dir = home
 	cmd.WaitDelay = 5 * time.Second
@@ -140,6 +140,10 @@ func userDir(t *testing.T, uid, gid int) string {
 
 func copyProgram(t *testing.T, from, to string) {
 	t.Helper()
+	// A program that another test starts meanwhile would have the copy open for
+	// writing until its exec, and who is written to cannot be run.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	in, err := os.Open(from)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +217,7 @@ func (s shell) input(stdin string, args ...string) string {
 }
 
 func (s shell) try(stdin string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := s.command(ctx, args...)
 	cmd.Stdin = strings.NewReader(stdin)

@@ -35,6 +35,9 @@ func (n *Node) attr(st *unix.Statx_t) (Attr, error) {
 	switch n.mode {
 	case unix.S_IFREG:
 		a.Size = uint64(crypto.PlainSizeFloor(int64(st.Size)))
+		if late := n.vol.late.of(n.key.ino); late != nil {
+			a.Size = late.next.Size
+		}
 	case unix.S_IFDIR:
 		if n == n.vol.root && a.Nlink > 2 {
 			a.Nlink-- // .kmsfs

@@ -51,29 +51,15 @@ type Backing interface {
 	Utimensat(dirfd int, name string, times *[2]unix.Timespec) error
 }
 
-// System is the Backing of production: the kernel.
+// System is the Backing of production: the kernel. A volume asks it through
+// patient.
 type System struct{}
 
 var _ Backing = System{}
 
-// retry repeats a call that a signal interrupted (peers lost data to a write
-// that returned EINTR half-way).
-func retry(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
-	}
-}
-
 // Openat opens name below dirfd; O_NOFOLLOW, O_CLOEXEC and O_NOCTTY are always added.
 func (System) Openat(dirfd int, name string, flags int, mode uint32) (fd int, err error) {
-	for {
-		fd, err = unix.Openat(dirfd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOCTTY, mode)
-		if err != unix.EINTR {
-			return fd, err
-		}
-	}
+	return unix.Openat(dirfd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOCTTY, mode)
 }
 
 func (System) Close(fd int) error { return unix.Close(fd) }
@@ -87,25 +73,25 @@ func (System) Statx(dirfd int, name string, st *unix.Statx_t) error {
 }
 
 func (System) Statfs(fd int, st *unix.Statfs_t) error {
-	return retry(func() error { return unix.Fstatfs(fd, st) })
+	return unix.Fstatfs(fd, st)
 }
 
 func (System) Pread(fd int, b []byte, off int64) (int, error)  { return unix.Pread(fd, b, off) }
 func (System) Pwrite(fd int, b []byte, off int64) (int, error) { return unix.Pwrite(fd, b, off) }
 
 func (System) Ftruncate(fd int, size int64) error {
-	return retry(func() error { return unix.Ftruncate(fd, size) })
+	return unix.Ftruncate(fd, size)
 }
 
 func (System) Fallocate(fd int, mode uint32, off, length int64) error {
-	return retry(func() error { return unix.Fallocate(fd, mode, off, length) })
+	return unix.Fallocate(fd, mode, off, length)
 }
 
 func (System) Seek(fd int, off int64, whence int) (int64, error) { return unix.Seek(fd, off, whence) }
 
-func (System) Fsync(fd int) error     { return retry(func() error { return unix.Fsync(fd) }) }
-func (System) Fdatasync(fd int) error { return retry(func() error { return unix.Fdatasync(fd) }) }
-func (System) Syncfs(fd int) error    { return retry(func() error { return unix.Syncfs(fd) }) }
+func (System) Fsync(fd int) error     { return unix.Fsync(fd) }
+func (System) Fdatasync(fd int) error { return unix.Fdatasync(fd) }
+func (System) Syncfs(fd int) error    { return unix.Syncfs(fd) }
 
 func (System) Getdents(fd int, buf []byte) (int, error) { return unix.Getdents(fd, buf) }
 
@@ -187,9 +173,6 @@ func preadFull(k Backing, fd int, b []byte, cipherOff int64) (int, error) {
 	n := 0
 	for n < len(b) {
 		m, err := k.Pread(fd, b[n:], cipherOff+int64(n))
-		if err == unix.EINTR {
-			continue
-		}
 		if err != nil {
 			return n, err
 		}
@@ -206,9 +189,6 @@ func pwriteFull(k Backing, fd int, b []byte, cipherOff int64) (int, error) {
 	n := 0
 	for n < len(b) {
 		m, err := k.Pwrite(fd, b[n:], cipherOff+int64(n))
-		if err == unix.EINTR {
-			continue
-		}
 		if err != nil {
 			return n, err
 		}

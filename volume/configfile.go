@@ -52,29 +52,35 @@ func openMeta(k Backing, root int) (fd int, err error) {
 
 // readConfig reads .kmsfs/volume.json below the backing directory open as root.
 // Errors are ErrNotVolume, ErrFormat, ErrIntegrity and those of the file system.
-func readConfig(k Backing, root int) (*Config, error) {
+func readConfig(k Backing, root int) (*Config, error) { return readConfigBelow(k, root, configName) }
+
+// readConfigBelow is readConfig, or with configBackup reads its previous version.
+func readConfigBelow(k Backing, root int, name string) (*Config, error) {
 	meta, err := openMeta(k, root)
 	if err != nil {
 		return nil, err
 	}
 	defer k.Close(meta)
-	return readConfigIn(k, meta)
+	return readConfigNamed(k, meta, name)
 }
 
-// readConfigIn is readConfig with .kmsfs open as meta.
-func readConfigIn(k Backing, meta int) (*Config, error) {
-	b, err := readSmall(k, meta, configName, maxConfig)
+// readConfigIn reads volume.json with .kmsfs open as meta.
+func readConfigIn(k Backing, meta int) (*Config, error) { return readConfigNamed(k, meta, configName) }
+
+// readConfigNamed is readConfigBelow with .kmsfs open as meta.
+func readConfigNamed(k Backing, meta int, name string) (*Config, error) {
+	b, err := readSmall(k, meta, name, maxConfig)
 	switch {
 	case err == nil:
 		return parseConfig(b)
 	case err == unix.ENOENT:
-		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, configName, ErrNotVolume)
+		return nil, fmt.Errorf("%s/%s is missing: %w", metaDir, name, ErrNotVolume)
 	case errors.Is(err, errNotPlain):
 		return nil, malformedConfig("it is " + err.Error())
 	case errors.Is(err, errTooLong):
 		return nil, malformedConfig(err.Error())
 	}
-	return nil, fmt.Errorf("read %s: %w", configName, err)
+	return nil, fmt.Errorf("read %s: %w", name, err)
 }
 
 var errConfigChanged = errors.New("somebody else changed it meanwhile")

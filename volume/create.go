@@ -15,6 +15,11 @@ type Owner struct {
 	UID, GID uint32
 }
 
+// isOther tells whether the daemon has to give away what it makes.
+func (o Owner) isOther() bool {
+	return o.Set && (int(o.UID) != os.Geteuid() || int(o.GID) != os.Getegid())
+}
+
 // Create makes a regular file and opens it. mode holds the permission bits;
 // the umask has been applied.
 func (n *Node) Create(name string, mode uint32, owner Owner) (*Node, Attr, error) {
@@ -43,17 +48,28 @@ func (n *Node) Create(name string, mode uint32, owner Owner) (*Node, Attr, error
 		return nil, Attr{}, err
 	}
 	defer d.release()
-	child, a, err := n.createIn(d, dir, e, mode, owner, key)
-	if err != nil {
+	return n.createIn(d, dir, e, mode, owner, key)
+}
+
+// createIn makes the backing file with its record. On failure nothing is left,
+// and the key is given back.
+func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, owner Owner, key newFileKey) (*Node, Attr, error) {
+	in := n.vol.intend(intent{kind: intentCreate, id: key.id, to: entryIn(n, e.backing)})
+	child, a, err := n.createFile(in, d, dir, e, mode, owner, key)
+	in.done()
+	switch {
+	case err == nil:
+	case in.left: // the key's sidecar goes with what is left of the file
+		key.keys.drop()
+	default:
 		n.vol.pool.put(key)
 	}
 	return child, a, err
 }
 
-// createIn makes the backing file with its record. On failure nothing is left.
-func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, owner Owner, key newFileKey) (*Node, Attr, error) {
+func (n *Node) createFile(in *armedIntent, d *descriptor, dir crypto.ID, e entryName, mode uint32, owner Owner, key newFileKey) (*Node, Attr, error) {
 	v := n.vol
-	if err := v.storeLongName(d.fd, e); err != nil {
+	if err := n.storeLongName(d.fd, e); err != nil {
 		return nil, Attr{}, err
 	}
 	fd, err := v.backing.Openat(d.fd, e.backing, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode&0o7777)
@@ -65,8 +81,13 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 	}
 	f, st, err := n.initFile(fd, v.binder.Binding(dir, e.plain), mode, owner, key)
 	if err != nil {
+		if uerr := v.backing.Unlinkat(d.fd, e.backing, 0); uerr != nil {
+			var st unix.Statx_t
+			_ = (System{}).Statx(fd, "", &st)
+			in.moved = st.Ino
+			in.leave(uerr)
+		}
 		v.backing.Close(fd)
-		_ = v.backing.Unlinkat(d.fd, e.backing, 0)
 		v.dropLongName(d.fd, e.backing)
 		return nil, Attr{}, err
 	}
@@ -138,7 +159,7 @@ func (f *file) sealRecordWith(v *Volume, dst []byte) error {
 // mode, which a default ACL may have narrowed, is set again where chown drops
 // bits of it.
 func (n *Node) chown(dirfd int, name string, mode uint32, owner Owner) error {
-	if !owner.Set || (int(owner.UID) == os.Geteuid() && int(owner.GID) == os.Getegid()) {
+	if !owner.isOther() {
 		return nil
 	}
 	k := n.vol.backing
@@ -180,17 +201,24 @@ func (n *Node) Mknod(name string, mode uint32, major, minor uint32, owner Owner)
 		return nil, Attr{}, err
 	}
 	defer n.vol.end()
-	return n.makeEntry(name, func(d *descriptor, e entryName) error {
-		dev := int(unix.Mkdev(major, minor))
-		if err := n.vol.backing.Mknodat(d.fd, e.backing, mode, dev); err != nil {
-			return err
-		}
-		return n.chownEntry(d, e, mode, owner)
-	})
+	return n.makeEntry(name, making{mode: mode, owner: owner, make: func(d *descriptor, backing string) error {
+		return n.vol.backing.Mknodat(d.fd, backing, mode, int(unix.Mkdev(major, minor)))
+	}})
 }
 
-// makeEntry makes an object that is no data file and no directory.
-func (n *Node) makeEntry(name string, make func(*descriptor, entryName) error) (*Node, Attr, error) {
+// making says how to make an object that is no data file and no directory.
+type making struct {
+	make  func(d *descriptor, backing string) error // in d, under that name
+	owner Owner
+	mode  uint32    // suid and sgid
+	link  crypto.ID // of a long symlink, its target's
+	// intended: the caller's intent covers it.
+	intended bool
+}
+
+// makeEntry makes such an object. What is to be given away shows under its name
+// only then.
+func (n *Node) makeEntry(name string, m making) (*Node, Attr, error) {
 	v := n.vol
 	if v.readOnly {
 		return nil, Attr{}, unix.EROFS
@@ -204,10 +232,29 @@ func (n *Node) makeEntry(name string, make func(*descriptor, entryName) error) (
 		return nil, Attr{}, err
 	}
 	defer d.release()
-	if err := v.storeLongName(d.fd, e); err != nil {
+	id := m.link // of the temporary, too
+	var in *armedIntent
+	if !m.intended && (e.full != "" || !id.IsZero() || m.owner.isOther()) {
+		if id.IsZero() {
+			if id, err = crypto.NewID(v.random); err != nil {
+				return nil, Attr{}, err
+			}
+		}
+		in = v.intend(intent{kind: intentMake, id: id, to: entryIn(n, e.backing)})
+		defer in.done()
+	}
+	if err := n.storeLongName(d.fd, e); err != nil {
 		return nil, Attr{}, err
 	}
-	if err := make(d, e); err != nil {
+	if m.owner.isOther() {
+		err = n.makeFor(in, d, e, &m)
+	} else {
+		err = m.make(d, e.backing)
+	}
+	if err != nil {
+		if !m.link.IsZero() {
+			_ = v.backing.Unlinkat(v.links, m.link.String(), 0)
+		}
 		if err != unix.EEXIST {
 			v.dropLongName(d.fd, e.backing)
 		}
@@ -216,11 +263,19 @@ func (n *Node) makeEntry(name string, make func(*descriptor, entryName) error) (
 	return n.found(d, place{parent: n, name: name, backing: e.backing}, false)
 }
 
-// chownEntry gives an object that cannot be opened to its owner, or removes it.
-func (n *Node) chownEntry(d *descriptor, e entryName, mode uint32, owner Owner) error {
-	err := n.chown(d.fd, e.backing, mode, owner)
+// makeFor makes an object under a temporary name, gives it to its owner, and
+// moves it to its place.
+func (n *Node) makeFor(in *armedIntent, d *descriptor, e entryName, m *making) error {
+	tmp := tmpPrefix + in.id.String()
+	err := m.make(d, tmp)
 	if err != nil {
-		_ = n.vol.backing.Unlinkat(d.fd, e.backing, 0)
+		return err
+	}
+	if err = n.chown(d.fd, tmp, m.mode, m.owner); err == nil {
+		err = n.vol.renameNew(d.fd, tmp, d.fd, e.backing, 0)
+	}
+	if err != nil {
+		in.leave(n.vol.backing.Unlinkat(d.fd, tmp, 0))
 	}
 	return err
 }

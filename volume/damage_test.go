@@ -405,7 +405,7 @@ func fileID(t *testing.T, n *Node) crypto.ID {
 	return f.id
 }
 
-func readPath(t *testing.T, path string) []byte {
+func readPath(t testing.TB, path string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -421,7 +421,7 @@ func truncate(t *testing.T, path string, size int64) {
 	}
 }
 
-func overwrite(t *testing.T, path string, off int64, b []byte) {
+func overwrite(t testing.TB, path string, off int64, b []byte) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 // directory is what a directory's record says, once it has been verified.
 type directory struct {
 	id crypto.ID
+	at place // where it was verified to belong
 }
 
 // Names that kmsfs itself uses in the backing directory. They cannot collide
@@ -40,19 +41,20 @@ func (n *Node) dirID() (crypto.ID, error) {
 	if err != nil {
 		return crypto.ID{}, err
 	}
-	if err := n.checkDirBinding(rec); err != nil {
+	p, err := n.checkDirBinding(rec)
+	if err != nil {
 		return crypto.ID{}, err
 	}
 	n.mu.Lock()
-	n.dir = &directory{id: rec.ID}
+	n.dir = &directory{id: rec.ID, at: p}
 	n.mu.Unlock()
 	return rec.ID, nil
 }
 
-// readRecord reads the directory's record and authenticates it; where it is
-// missing because a removal was interrupted, it is put back first.
+// readRecord reads the directory's record and authenticates it, also where it is
+// in the parent, because a removal was interrupted.
 func (n *Node) readRecord() (crypto.DirRecord, error) {
-	if n.undecipherable.Load() {
+	if n.undecipherable.Load() && !n.vol.checking {
 		return crypto.DirRecord{}, n.integrity(-1, errors.New("its name does not decrypt"))
 	}
 	d, err := n.use()
@@ -61,8 +63,10 @@ func (n *Node) readRecord() (crypto.DirRecord, error) {
 	}
 	defer d.release()
 	b, err := n.readInside(d, recordName, crypto.DirRecordSize)
-	if err == unix.ENOENT && n.restoreRecord(d) == nil {
-		b, err = n.readInside(d, recordName, crypto.DirRecordSize)
+	if err == unix.ENOENT {
+		if aside, ok := n.restoreRecord(d); ok {
+			b, err = aside, nil
+		}
 	}
 	if err == unix.ENOENT || errors.Is(err, errNotPlain) || errors.Is(err, errTooLong) {
 		return crypto.DirRecord{}, n.integrity(-1, fmt.Errorf("directory record %s: %w", recordName, err))
@@ -77,26 +81,26 @@ func (n *Node) readRecord() (crypto.DirRecord, error) {
 	return rec, nil
 }
 
-// checkDirBinding makes sure that the directory is where its record says.
-func (n *Node) checkDirBinding(rec crypto.DirRecord) error {
+// checkDirBinding makes sure that the directory is where its record says, and
+// returns where that is.
+func (n *Node) checkDirBinding(rec crypto.DirRecord) (place, error) {
 	p, ok := n.at()
 	if !ok {
-		return unix.ENOENT
+		return p, unix.ENOENT
 	}
 	parent, err := p.parent.dirID()
 	if err != nil {
-		return err
+		return p, err
 	}
 	b := n.vol.binder.Binding(parent, p.name)
 	if b == rec.BindingA || b == rec.BindingB {
-		return nil
+		return p, nil
 	}
 	err = n.integrity(-1, errors.New("it belongs under another name: the backing directory was moved or swapped"))
-	if !n.vol.relaxed {
-		return err
+	if n.vol.accepts(err) {
+		return p, nil
 	}
-	n.vol.log.Warn("accepted after a power cut", "error", err)
-	return nil
+	return p, err
 }
 
 // rewriteDirRecord changes the directory's record in place. It is smaller than
@@ -122,10 +126,15 @@ func (n *Node) rewriteDirRecord(mutate func(*crypto.DirRecord)) error {
 	if err := n.vol.dirs.Seal(b[:], n.vol.random, rec); err != nil {
 		return err
 	}
-	if _, err := pwriteFull(k, fd, b[:], 0); err != nil {
+	if n.vol.isShared(fd) {
+		err = n.vol.replaceRecord(d.fd, rec.ID, b[:])
+	} else {
+		_, err = pwriteFull(k, fd, b[:], 0)
+	}
+	if err != nil {
 		return fmt.Errorf("write directory record of %q: %w", n.Path(), err)
 	}
-	n.vol.debts.oweDir(rec.ID)
+	n.vol.debts.owe(recordDebt(rec.ID), n)
 	return nil
 }
 
@@ -151,26 +160,27 @@ func (s bindings) settle(current [16]byte) {
 func dirBindings(r *crypto.DirRecord) bindings { return bindings{&r.BindingA, &r.BindingB} }
 func fileBindings(r *crypto.Record) bindings   { return bindings{&r.BindingA, &r.BindingB} }
 
-// restoreRecord puts a directory's record back that an interrupted removal had
-// moved to the parent. Only a record that is bound to this very place is taken.
-func (n *Node) restoreRecord(d *descriptor) error {
+// restoreRecord finds a directory's record that an interrupted removal had moved
+// to the parent, and puts it back, if the store lets it. Only a record that is bound
+// to this very place is taken.
+func (n *Node) restoreRecord(d *descriptor) (record []byte, ok bool) {
 	p, ok := n.at()
-	if !ok || n.vol.readOnly {
-		return unix.ENOENT
+	if !ok {
+		return nil, false
 	}
 	parentID, err := p.parent.dirID()
 	if err != nil {
-		return err
+		return nil, false
 	}
 	want := n.vol.binder.Binding(parentID, p.name)
 	pd, err := p.parent.use()
 	if err != nil {
-		return err
+		return nil, false
 	}
 	defer pd.release()
 	entries, err := n.vol.listBacking(pd.fd)
 	if err != nil {
-		return err
+		return nil, false
 	}
 	for _, e := range entries {
 		if !isTemporary(e.name) {
@@ -184,8 +194,11 @@ func (n *Node) restoreRecord(d *descriptor) error {
 		if err != nil || (rec.BindingA != want && rec.BindingB != want) {
 			continue
 		}
-		n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
-		return n.vol.renameNew(pd.fd, e.name, d.fd, recordName, 0)
+		if !n.vol.readOnly && n.vol.renameNew(pd.fd, e.name, d.fd, recordName, 0) == nil {
+			n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
+			n.vol.debts.owe(recordDebt(rec.ID), n)
+		}
+		return b, true
 	}
-	return unix.ENOENT
+	return nil, false
 }

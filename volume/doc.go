@@ -17,6 +17,7 @@
 //	custody.go      giving it up and getting it back: Lock, Unlock, revocation
 //	gate.go         what every call that needs keys passes
 //	backing*.go     Backing: the seam for every call on the backing directory
+//	patient.go      calls that signals interrupted, made again
 //	plain.go        opening files of our own, and nothing that was put in their place
 //	errors.go integrity.go   what callers can tell apart
 //	node.go nodeset.go   Node: an inode, and the table that keeps each one single
@@ -30,10 +31,11 @@
 //	xattr.go        extended attributes, encrypted; POSIX ACLs, which are not
 //	file.go         the state of an open data file: record, keys, tags
 //	seal.go         loading it: what a backing file must agree with
+//	stray.go        names of a file that are not the file's: planted hard links
 //	read.go write.go truncate.go fallocate.go seek.go   contents
 //	oldblocks.go tags.go buffer.go   what a change must know of the blocks before it
 //	settle.go       a write that the store refused half-way
-//	sync.go         fsync, and what must be durable before it returns
+//	sync.go debts.go   fsync, and what must be durable before it returns
 //	filekey.go      unwrapping and making data keys
 //	keycache.go     the keys of files in use
 //	expiry.go       the end of their time to live
@@ -45,11 +47,23 @@
 //	reencrypt.go reencryptfile.go reencryptjournal.go   new data keys: files written anew
 //	meter.go        calls to KMSs counted and held back
 //	ahead.go stream.go   data keys unwrapped ahead of who reads file after file
+//	fsck.go finding.go   Fsck: checking everything, and mending what can be mended
+//	fsckwalk.go fsckentry.go fsckdir.go   looking: the tree, its entries, directories
+//	fsckfile.go fsckblocks.go fsckkeys.go   files, their blocks and keys
+//	fsckmend.go fscktail.go fsckplace.go lostfound.go   mending: records, last blocks,
+//	                places and copies; setting aside
+//	fsckprogress.go how far it is
+//	fsckopen.go fsckstores.go   volume.json and .kmsfs
+//	fscksettle.go   the check of a volume in use after a power cut
 //	walk.go         in which order such programs read
 //	pace.go         how many calls to a KMS to have under way
 //	reap.go         removal of sidecars that no file needs any more
+//	log.go          blocks logged before they are overwritten (strict)
 //	redo.go replay.go   slots that make a change of several places atomic
 //	                under kill -9, and what the next mount does with them
+//	intent.go unfinished.go   the same for operations on names: what they are
+//	                about to do, and how one that was cut short is settled
+//	late.go         changes that a failing store left half made
 //
 // # Invariants
 //
@@ -58,7 +72,9 @@
 //   - A Node is unique for an inode while anybody holds it. Its file state,
 //     where there is any, is the only one, and equals the record on disk
 //     outside of a critical section of file.write.
-//   - A change of more than one place of a file is armed in a redo slot first.
+//   - A change of more than one place of a file is armed in a redo slot first, an
+//     operation on names that takes more than one step is an intent first. A slot
+//     is given back when all is done or undone, not before.
 //   - Keys are looked at only inside the gate, and wiped when nobody is inside;
 //     those of a file when the last call that acquired them is done. Before keys
 //     go, whatever caches plaintext (Cache) has brought back what is to be written
@@ -74,6 +90,8 @@
 //	                   calls to the KMS, and while the kernel writes back: the
 //	                   calls of a file system only try it, and never wait.
 //	(the gate)         no lock: entering never waits
+//	intent             an intent is drawn before all locks that follow, slots included;
+//	                   nobody holds two
 //	redo slot          a slot is drawn before any lock of a file, and given back after
 //	file.write         one writer of a file's content or record at a time
 //	file.content       readers shared; exclusive while the change reaches the disk

@@ -168,5 +168,5 @@ func (f *file) punch(ctx context.Context, first, end uint64) error {
 	w.change.punch.cipherOff = crypto.BlockOffset(first)
 	tail := crypto.CipherLen(crypto.BlockLen(int64(f.rec.Size), end-1))
 	w.change.punch.len = crypto.BlockOffset(end-1) + int64(tail) - crypto.BlockOffset(first)
-	return w.carryOut(next)
+	return w.finish(next)
 }

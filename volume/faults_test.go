@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -220,98 +219,6 @@ func TestAWriteThatTheDiskRefusesHalfwayLosesNothing(t *testing.T) {
 				checkSeal(t, n)
 			})
 		}
-	}
-}
-
-func TestAFailingBackingCallIsReportedAsItIsAndLeavesTheVolumeWhole(t *testing.T) {
-	b := newBench(t, ModeVolume)
-	k := newFaulty()
-	v := b.open(func(o *Options) { o.Backing = k })
-	createFile(t, v.Root(), "file", pattern(10000, 1))
-	if _, _, err := v.Root().Mkdir("dir", 0o755, Owner{}); err != nil {
-		t.Fatal(err)
-	}
-	ops := map[string]func() error{
-		"create": func() error { _, _, err := v.Root().Create("new", 0o644, Owner{}); return err },
-		"mkdir":  func() error { _, _, err := v.Root().Mkdir("newdir", 0o755, Owner{}); return err },
-		"long":   func() error { _, _, err := v.Root().Create(strings.Repeat("l", 250), 0o644, Owner{}); return err },
-		"rename": func() error { return v.Root().Rename("file", v.Root(), "renamed", 0) },
-		"rmdir":  func() error { return v.Root().Rmdir("dir") },
-		"move":   func() error { return v.Root().Rename("dir", v.Root(), "dir2", 0) },
-	}
-	for name, op := range ops {
-		for _, call := range []string{"openat", "statx", "renameat2", "ftruncate"} {
-			// Break the first, second, … call of the kind until the operation succeeds.
-			for nth := 1; ; nth++ {
-				seen := 0
-				k.set(func() {
-					k.fail = func(c, _ string) error {
-						if c == call {
-							if seen++; seen == nth {
-								return unix.EDQUOT
-							}
-						}
-						return nil
-					}
-				})
-				err := op()
-				k.set(func() { k.fail = nil })
-				if err != nil && !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
-					t.Fatalf("%s with %s number %d broken: %v", name, call, nth, err)
-				}
-				got := list(t, v.Root())
-				for _, entry := range got {
-					n := lookup(t, v.Root(), entry)
-					if n.IsDir() {
-						list(t, n)
-					} else {
-						readAll(t, n)
-					}
-				}
-				if seen < nth {
-					break
-				}
-				if nth > 40 {
-					t.Fatalf("%s makes %d calls of %s", name, nth, call)
-				}
-			}
-			undo(t, v)
-		}
-	}
-}
-
-// undo brings the volume of the test above back to its start.
-func undo(t *testing.T, v *Volume) {
-	t.Helper()
-	names := list(t, v.Root())
-	move := func(from, to string) {
-		if slices.Contains(names, from) {
-			if err := v.Root().Rename(from, v.Root(), to, 0); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	move("renamed", "file")
-	move("dir2", "dir")
-	for _, name := range []string{"new", strings.Repeat("l", 250)} {
-		if slices.Contains(names, name) {
-			if err := v.Root().Unlink(name); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if slices.Contains(names, "newdir") {
-		if err := v.Root().Rmdir("newdir"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if names = list(t, v.Root()); !slices.Contains(names, "dir") {
-		if _, _, err := v.Root().Mkdir("dir", 0o755, Owner{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := readAll(t, lookup(t, v.Root(), "file")); !bytes.Equal(got, pattern(10000, 1)) {
-		t.Fatal("the file differs")
 	}
 }
 

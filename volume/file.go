@@ -33,9 +33,15 @@ type file struct {
 	mtime     *unix.Timespec       // under write; the backing file's, nil if not known
 	tags      tagCache             // under write
 
+	// late is a change that is not made yet, and that rec and reads show as made. It
+	// changes under both locks, too.
+	late *lateChange
+
 	// accepted: after a power cut something did not match the seal and was
 	// accepted, so the counts prove nothing and there is no root any more.
 	accepted atomic.Bool
+	// lost: its record is damaged, and this state is what fsck could tell without.
+	lost bool
 }
 
 // writerSession is the sealer that goes with some keys.
@@ -55,6 +61,9 @@ func (n *Node) openFile(write bool) (*file, error) {
 	}
 	if write && n.vol.readOnly {
 		return nil, unix.EROFS
+	}
+	if err := n.makeGood(); err != nil && write {
+		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -82,7 +91,10 @@ func (f *file) wipe() {
 
 // load opens the backing file and authenticates its record. The caller holds n.mu.
 func (n *Node) load(write bool) error {
-	if n.undecipherable.Load() {
+	if n.undecipherable.Load() && (n.stray || !n.vol.checking) {
+		if n.stray {
+			return n.integrity(-1, errors.New("it belongs under another name: a hard link to it was planted, or it was moved"))
+		}
 		return n.integrity(-1, errors.New("its name does not decrypt"))
 	}
 	if n.desc != nil && n.desc.data {
@@ -224,22 +236,22 @@ func (f *file) sealRecord(dst []byte, r crypto.Record) error {
 	return f.recSealer.Seal(dst, r)
 }
 
-// keepingTime makes a change and puts the modification time back. The caller
-// holds f.write.
-func (f *file) keepingTime(change func() error) error {
-	k := f.node.vol.backing
-	if f.mtime == nil {
-		var st unix.Statx_t
-		if err := k.Statx(f.desc.fd, "", &st); err != nil {
-			return err
-		}
-		f.mtime = &unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+// knowTime makes sure that f.mtime is the backing file's. The caller holds f.write.
+func (f *file) knowTime() error {
+	if f.mtime != nil {
+		return nil
 	}
-	if err := change(); err != nil {
-		f.mtime = nil
+	var st unix.Statx_t
+	if err := f.node.vol.backing.Statx(f.desc.fd, "", &st); err != nil {
 		return err
 	}
-	return k.Utimensat(f.desc.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, *f.mtime})
+	f.mtime = &unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+	return nil
+}
+
+// putTimeBack sets the modification time that a change of ours moved.
+func (f *file) putTimeBack(mtime unix.Timespec) error {
+	return f.node.vol.backing.Utimensat(f.desc.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime})
 }
 
 // rewriteRecord changes the record alone, for what the user does not see as a
@@ -254,6 +266,12 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 
 	f.write.Lock()
 	defer f.write.Unlock()
+	return f.rewriteIn(s, mutate)
+}
+
+// rewriteIn is rewriteRecord for who has a slot, and holds f.write.
+func (f *file) rewriteIn(s *slot, mutate func(*crypto.Record) bool) error {
+	v := f.node.vol
 	next := f.nextRecord()
 	if !mutate(&next) {
 		return nil
@@ -270,29 +288,57 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 	c := change{
 		flags: slotTimes, atime: st.Atime, mtime: st.Mtime, segments: []segment{record},
 	}
-	f.arm(s, &c)
+	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		c.flags |= slotSpecial
+		c.mode = uint32(st.Mode) & 0o7777
+	}
+	if err := f.arm(s, &c); err != nil {
+		return err
+	}
 	defer s.disarm()
 
 	f.content.Lock()
 	defer f.content.Unlock()
-	if err := f.apply(s, &c); err != nil {
-		return err
+	if err := v.finish(f.desc.fd, pay, &c); err != nil {
+		return f.takeBack(s, &c, next, err)
 	}
 	f.rec = next
-	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
-		var now unix.Statx_t
-		if err := v.backing.Statx(f.desc.fd, "", &now); err != nil {
-			return err
-		}
-		if err := v.putSpecialBack(f.desc.fd, uint32(st.Mode), &now); err != nil {
-			return err
-		}
+	return nil
+}
+
+// takeBack writes the record again that a failed rewriteRecord was to replace.
+// It returns cause. The caller holds both locks.
+func (f *file) takeBack(s *slot, c *change, next crypto.Record, cause error) error {
+	if c.flags&slotSpecial == 0 && f.isOnDisk(f.rec) {
+		return cause
 	}
-	times := [2]unix.Timespec{
-		{Sec: 0, Nsec: unix.UTIME_OMIT},
-		{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)},
+	var header [crypto.HeaderSize]byte
+	back, before := *c, f.nextRecord()
+	err := f.sealRecord(header[:], before)
+	if err == nil {
+		err = f.node.vol.finish(f.desc.fd, header[:], &back)
 	}
-	return v.backing.Utimensat(f.desc.fd, "", &times)
+	if err == nil {
+		f.rec = before
+		return cause
+	}
+	f.leave(s, c, next, cause, err)
+	return cause
+}
+
+// leave says that a change is half made, and keeps it for later. The caller holds
+// both locks.
+func (f *file) leave(s *slot, c *change, next crypto.Record, cause, err error) {
+	n := f.node
+	c.file, c.ino = f.id, n.key.ino
+	late := &lateChange{slot: s, change: *c, next: next, cause: cause}
+	if n.vol.keep(late) {
+		f.rec, f.late = next, late
+		f.tags.clear()
+		n.vol.log.Warn("a change that failed is made once the store is well again", "path", n.Path(), "cause", cause, "error", err)
+		return
+	}
+	n.vol.log.Error("a failed write left damage", "path", n.Path(), "backing", n.BackingPath(), "cause", cause, "error", err)
 }
 
 // nextRecord begins the record that will follow the one now on disk.
@@ -309,29 +355,49 @@ func (f *file) nextRecord() crypto.Record {
 // arm publishes a change of the file. It must be disarmed before f.write is
 // unlocked: two armed changes of one file would have no order. An unlinked file
 // has nothing to be recovered.
-func (f *file) arm(s *slot, c *change) {
+//
+// A change that is to be logged is durable in its slot when this returns, or is
+// an error, and not armed.
+func (f *file) arm(s *slot, c *change) error {
+	if err := f.whole(); err != nil {
+		return err
+	}
 	if _, linked := f.node.at(); !linked {
-		return
+		c.flags &^= slotLogged
+		return nil
 	}
 	c.file, c.ino, c.path = f.id, f.node.key.ino, f.node.BackingPath()
 	s.arm(f.node.vol.redo.session, c)
+	if c.flags&slotLogged == 0 {
+		return nil
+	}
+	if err := f.node.vol.redo.flush(); err != nil {
+		s.disarm()
+		return err
+	}
+	return nil
 }
 
-// apply writes a change's segments from the slot's payload.
+// apply makes a change from its slot's payload, but for what it puts back.
 func (f *file) apply(s *slot, c *change) error {
-	k, pay := f.node.vol.backing, s.payload()
+	return f.node.vol.apply(f.desc.fd, s.payload(), c)
+}
+
+// apply writes a change's segments to the file that is open as fd, and cuts it.
+func (v *Volume) apply(fd int, payload []byte, c *change) error {
+	k := v.backing
 	for _, seg := range c.segments {
-		if _, err := pwriteFull(k, f.desc.fd, pay[seg.from:seg.from+seg.len], seg.cipherOff); err != nil {
+		if _, err := pwriteFull(k, fd, payload[seg.from:seg.from+seg.len], seg.cipherOff); err != nil {
 			return err
 		}
 	}
 	if c.flags&slotPunch != 0 {
-		if err := k.Fallocate(f.desc.fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
+		if err := k.Fallocate(fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
 			return err
 		}
 	}
 	if c.flags&slotTruncate != 0 {
-		return k.Ftruncate(f.desc.fd, c.size)
+		return k.Ftruncate(fd, c.size)
 	}
 	return nil
 }

@@ -164,7 +164,7 @@ func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
 		secret.Wipe()
 		return newFileKey{}, err
 	}
-	v.debts.oweSidecar(id)
+	v.debts.owe(sidecarDebt(id), nil)
 	return newFileKey{id: id, keys: deriveFileKeys(secret, id, v.uptime())}, nil
 }
 

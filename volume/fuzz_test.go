@@ -2,7 +2,10 @@ package volume
 
 import (
 	"bytes"
-	"io"
+	"crypto/sha256"
+	"encoding/binary"
+	"reflect"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -71,20 +74,31 @@ func TestAnArmedSlotIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
+// signed is a slot's header that begins with b, as the session would have armed
+// it: without that a fuzzer never gets past the HMAC.
+func signed(b []byte, session crypto.ID, key *crypto.Key) []byte {
+	h := make([]byte, slotHeader)
+	copy(h, b)
+	n := min(binary.LittleEndian.Uint32(h[4:]), slotMACAt-slotPathAt)
+	s := slot{mem: h, key: key}
+	s.publish(session, string(h[slotPathAt:slotPathAt+n]))
+	return h
+}
+
 func FuzzParseSlot(f *testing.F) {
-	session := crypto.ID{9}
+	session, key := crypto.ID{9}, redoTestKey(f)
+	parse := func(b []byte) (*change, bool) { return parseSlot(signed(b, session, key), session, key) }
 	seeds := slotSeeds(f, session)
-	if len(seeds) == 0 {
-		f.Fatal("no seeds")
-	}
-	for _, s := range seeds {
-		f.Add(s)
-	}
-	key := redoTestKey(f)
+	tooMany := bytes.Clone(seeds[0])
+	tooMany[52] = slotSegments + 1
+	tooFar := bytes.Clone(seeds[0])
+	binary.LittleEndian.PutUint32(tooFar[104+12:], slotPayload-143)
+	seed(f, len(seeds), func(b []byte) bool { _, ok := parse(b); return ok }, append(seeds, tooMany, tooFar)...)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h := make([]byte, slotHeader)
-		copy(h, b)
-		c, ok := parseSlot(h, session, key)
+		if c, ok := parseSlot(append(bytes.Clone(b), make([]byte, slotHeader)...)[:slotHeader], crypto.ID{8}, key); ok {
+			t.Fatalf("nobody armed %+v", c)
+		}
+		c, ok := parse(b)
 		if !ok {
 			return
 		}
@@ -92,6 +106,37 @@ func FuzzParseSlot(f *testing.F) {
 			if s.from < 0 || s.len < 0 || s.from+s.len > slotPayload || s.cipherOff < crypto.RecordOffset {
 				t.Fatalf("segment out of bounds: %+v", s)
 			}
+		}
+		s := slot{mem: make([]byte, slotHeader+slotPayload), key: key}
+		written := *c
+		written.flags &^= slotLogged // its digest is the payload's
+		s.arm(session, &written)
+		again, ok := parseSlot(s.mem[:slotHeader], session, key)
+		written.sum = [sha256.Size]byte{}
+		if !ok || !reflect.DeepEqual(*again, written) {
+			t.Fatalf("%+v is read as %+v", written, again)
+		}
+	})
+}
+
+func FuzzParseIntent(f *testing.F) {
+	session, key := crypto.ID{9}, redoTestKey(f)
+	parse := func(b []byte) (*intent, bool) { return parseIntent(signed(b, session, key), session, key) }
+	made := armedIntentOf(f, session, intent{kind: intentMake, id: crypto.ID{3}, to: entryAt{dir: 8, name: "d"}})
+	cut := bytes.Clone(made)
+	cut[4]--
+	cut[slotPathAt+1] = 'x' // of three NULs, one
+	seed(f, 2, func(b []byte) bool { _, ok := parse(b); return ok }, armedIntentOf(f, session, anIntent()), made, cut)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		in, ok := parse(b)
+		if !ok {
+			return
+		}
+		s := slot{mem: make([]byte, slotHeader), key: key}
+		s.armIntent(session, in)
+		again, ok := parseIntent(s.mem, session, key)
+		if !ok || *again != *in {
+			t.Fatalf("%+v is read as %+v", in, again)
 		}
 	})
 }
@@ -122,12 +167,21 @@ func FuzzDirectoryEntries(f *testing.F) {
 	}
 	f.Add(buf[:n])
 	f.Add([]byte{})
+	for _, name := range []string{"\x00", "../x\x00"} {
+		entry := bytes.Clone(buf[:19])
+		binary.NativeEndian.PutUint16(entry[16:], uint16(19+len(name)))
+		f.Add(append(entry, name...))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k := &oneRead{left: b}
 		var rest []byte
 		for range len(b) + 2 {
-			if _, err := nextDirent(k, -1, make([]byte, 4096), &rest); err == io.EOF || err != nil {
+			e, err := nextDirent(k, -1, make([]byte, 4096), &rest)
+			if err != nil {
 				return
+			}
+			if e.name == "" || strings.ContainsAny(e.name, "/\x00") {
+				t.Fatalf("no entry of a directory has the name %q", e.name)
 			}
 		}
 		t.Fatal("entries without end")

@@ -30,8 +30,8 @@ type HostState struct {
 	Boot    string    `json:"boot"`
 	Session crypto.ID `json:"session"`
 	Open    bool      `json:"open"`
-	// Unsettled: a boot ended with the volume open, and no session since has
-	// ended cleanly.
+	// Unsettled: a boot ended with the volume open, and no check since has come to
+	// its end.
 	Unsettled bool `json:"unsettled"`
 }
 
@@ -97,7 +97,7 @@ func (s *hostStore) file(id crypto.ID) string { return filepath.Join(s.dir, id.S
 
 // load returns what the host knows of a volume, or nil if it does not know it.
 func (s *hostStore) load(id crypto.ID) (*HostState, error) {
-	b, err := readSmall(System{}, unix.AT_FDCWD, s.file(id), maxHostState)
+	b, err := readSmall(patient{System{}}, unix.AT_FDCWD, s.file(id), maxHostState)
 	if err == unix.ENOENT {
 		return nil, nil
 	}
@@ -129,7 +129,7 @@ func isFingerprint(s string) bool {
 func (s *hostStore) write(dirfd int, h *HostState) error {
 	b, err := json.MarshalIndent(h, "", "  ")
 	if err == nil {
-		err = replaceFile(System{}, dirfd, filepath.Base(s.file(h.ID)), append(b, '\n'))
+		err = replaceFile(patient{System{}}, dirfd, filepath.Base(s.file(h.ID)), append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("write host state %s: %w", s.file(h.ID), err)
@@ -140,7 +140,7 @@ func (s *hostStore) write(dirfd int, h *HostState) error {
 // locked makes the directory if need be and runs change while nobody else
 // changes anything in it.
 func (s *hostStore) locked(change func(dirfd int) error) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := makeDurable(s.dir); err != nil {
 		return fmt.Errorf("make host state directory: %w", err)
 	}
 	fd, err := unix.Open(s.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -152,6 +152,28 @@ func (s *hostStore) locked(change func(dirfd int) error) error {
 		return fmt.Errorf("lock host state directory %s: %w", s.dir, err)
 	}
 	return change(fd)
+}
+
+// makeDurable makes a directory of mode 0700 and those above it that are missing.
+// After a power cut they are there: with them the host would forget that there was
+// one.
+func makeDurable(dir string) error {
+	var made []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		made = append(made, d)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range made {
+		if err := syncDir(filepath.Dir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // update changes the state of a known volume and returns the new one. What
@@ -190,8 +212,18 @@ func (s *hostStore) end(id, session crypto.ID) error {
 	return s.close(id, session, true)
 }
 
-// cancel notes that a session ended without having changed anything, and so
-// settles nothing either.
+// settle notes that a check has made good what a power cut may have torn, and that
+// it is durable. The session goes on.
+func (s *hostStore) settle(id, session crypto.ID) error {
+	_, err := s.update(id, func(h *HostState) {
+		if h.Session == session {
+			h.Unsettled = false
+		}
+	})
+	return err
+}
+
+// cancel notes that a session ended that settled nothing.
 func (s *hostStore) cancel(id, session crypto.ID) error {
 	return s.close(id, session, false)
 }

@@ -196,7 +196,7 @@ func TestTheBootIDIsTheSameTwice(t *testing.T) {
 	}
 }
 
-func TestAPowerCutRelaxesSealsUntilACleanUnmountAndAKillInBetweenDoesNotSettleIt(t *testing.T) {
+func TestAPowerCutRelaxesSealsUntilACheckSettlesThemAndNeitherAKillNorACleanUnmountDoes(t *testing.T) {
 	b := newBench(t, ModeVolume)
 	s := must(openHostStore(b.state))(t)
 	v := b.open()
@@ -216,8 +216,13 @@ func TestAPowerCutRelaxesSealsUntilACleanUnmountAndAKillInBetweenDoesNotSettleIt
 		t.Error("seals of unsettled writes are enforced")
 	}
 	b.close(v)
+	if v = b.open(); !v.relaxed {
+		t.Error("a clean unmount without a check settles what a power cut left")
+	}
+	settle(t, v)
+	b.close(v)
 	if v = b.open(); v.relaxed {
-		t.Error("relaxed after a clean unmount")
+		t.Error("relaxed after a check")
 	}
 }
 
@@ -248,7 +253,7 @@ func TestAnOpenThatFailsAnywhereSettlesNothingAndHoldsNothing(t *testing.T) {
 		if h := loadState(t, s, id); !h.mayBeTorn(must(bootID())(t)) {
 			t.Fatalf("open failing at call %d (%v) has settled the power cut", n, err)
 		}
-		if after := openDescriptors(t); after != before {
+		if after := openDescriptors(t); after > before { // fewer where something that another test left was collected
 			t.Errorf("open failing at call %d leaves %d descriptors", n, after-before)
 		}
 		info := must(ReadInfo(b.dir))(t)

@@ -54,13 +54,19 @@ func (s SessionInfo) InUse() *InUseError { return sessionInfo(s).inUse() }
 // ReadInfo reads volume.json and the sessions of the volume in dir. It needs no
 // key and authenticates nothing. Errors are ErrNotVolume, ErrFormat,
 // ErrIntegrity and those of the file system.
-func ReadInfo(dir string) (Info, error) {
+func ReadInfo(dir string) (Info, error) { return readInfo(dir, configName) }
+
+// ReadPreviousInfo is ReadInfo for the previous version of volume.json, by which
+// Fsck can open a volume whose present one is damaged.
+func ReadPreviousInfo(dir string) (Info, error) { return readInfo(dir, configBackup) }
+
+func readInfo(dir, config string) (Info, error) {
 	fd, err := openBacking(dir)
 	if err != nil {
 		return Info{}, err
 	}
 	defer unix.Close(fd)
-	c, err := readConfig(System{}, fd)
+	c, err := readConfigBelow(patient{System{}}, fd, config)
 	if err != nil {
 		return Info{}, fmt.Errorf("read volume %s: %w", dir, err)
 	}
@@ -68,7 +74,7 @@ func ReadInfo(dir string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	live, err := liveSessions(System{}, fd)
+	live, err := liveSessions(patient{System{}}, fd)
 	if err != nil {
 		return Info{}, fmt.Errorf("read volume %s: %w", dir, err)
 	}

@@ -154,7 +154,7 @@ func makeTree(dir string, config []byte) (_ *newTree, err error) {
 	if t.root, err = openBacking(dir); err != nil {
 		return nil, err
 	}
-	k := System{}
+	k := patient{System{}}
 	// Two that make a volume here at the same time differ in this.
 	if err := k.Mkdirat(t.root, metaDir, 0o700); err == unix.EEXIST {
 		return nil, ErrIsVolume
@@ -195,7 +195,7 @@ func syncDir(dir string) error {
 
 // remove takes away what was made, and nothing else.
 func (t *newTree) remove() {
-	k := System{}
+	k := patient{System{}}
 	if t.meta >= 0 {
 		_ = k.Unlinkat(t.meta, configName, 0)
 		for _, name := range metaDirs() {

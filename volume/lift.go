@@ -25,15 +25,30 @@ func (v *Volume) lifted(fd int, add uint32, path string, call func() error) erro
 		return err
 	}
 	defer v.redo.drop(s)
-	s.arm(v.redo.session, &change{ino: st.Ino, path: path, flags: slotMode, mode: mode})
+	c := change{ino: st.Ino, path: path, flags: slotMode, mode: mode}
+	s.arm(v.redo.session, &c)
 	if err := v.backing.Fchmodat(fd, "", mode|add); err != nil {
 		return err
 	}
 	err = call()
-	if back := v.backing.Fchmodat(fd, "", mode); err == nil {
-		err = back
+	if back := v.backing.Fchmodat(fd, "", mode); back != nil {
+		if !v.keep(&lateChange{slot: s, change: c, cause: back}) {
+			v.log.Error("a mode stays as it was widened", "backing", path, "error", back)
+		}
+		if err == nil {
+			err = back
+		}
 	}
 	return err
+}
+
+// lifting runs call, and again with the owner's permissions widened if it is
+// refused without.
+func (v *Volume) lifting(fd int, add uint32, path string, call func() error) error {
+	if err := call(); err != unix.EACCES {
+		return err
+	}
+	return v.lifted(fd, add, path, call)
 }
 
 // reopenLifted opens a data file whose mode does not allow its owner to.

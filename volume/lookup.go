@@ -51,7 +51,13 @@ func (n *Node) found(d *descriptor, p place, broken bool) (*Node, Attr, error) {
 	if err := n.vol.backing.Statx(d.fd, p.backing, &st); err != nil {
 		return nil, Attr{}, err
 	}
+	if n.vol.isStray(d, p, &st, broken) {
+		child := n.vol.strayNode(p, &st)
+		a, err := child.attr(&st)
+		return child, a, err
+	}
 	child := n.vol.intern(p, &st)
+	child.verifyAt(p)
 	if broken {
 		child.undecipherable.Store(true)
 	}

@@ -36,6 +36,8 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 		return nil, Attr{}, err
 	}
 	tmp := tmpPrefix + id.String()
+	in := v.intend(intent{kind: intentMake, id: id, to: entryIn(n, e.backing)})
+	defer in.done()
 	if err := v.backing.Mkdirat(d.fd, tmp, mode&0o7777|0o700); err != nil {
 		return nil, Attr{}, err
 	}
@@ -43,7 +45,7 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 	fd, err := n.fillDirectory(d, tmp, rec, mode, owner)
 	if err == nil {
 		defer v.backing.Close(fd)
-		err = v.storeLongName(d.fd, e)
+		err = n.storeLongName(d.fd, e)
 	}
 	if err == nil {
 		err = v.renameNew(d.fd, tmp, d.fd, e.backing, 0)
@@ -52,10 +54,9 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 		}
 	}
 	if err != nil {
-		v.removeTemporary(d.fd, tmp)
+		in.leave(v.removeTemporary(d.fd, tmp))
 		return nil, Attr{}, err
 	}
-	v.debts.oweDir(id)
 
 	var st unix.Statx_t
 	if err := v.backing.Statx(fd, "", &st); err != nil {
@@ -63,8 +64,9 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 	}
 	child := v.internNew(place{parent: n, name: name, backing: e.backing}, &st)
 	child.mu.Lock()
-	child.dir = &directory{id: id}
+	child.dir = &directory{id: id, at: place{parent: n, name: name, backing: e.backing}}
 	child.mu.Unlock()
+	v.debts.owe(recordDebt(id), child)
 	a, err := child.attr(&st)
 	return child, a, err
 }
@@ -110,12 +112,21 @@ func (n *Node) fillDirectory(d *descriptor, tmp string, rec crypto.DirRecord, mo
 
 // removeTemporary removes what a failed mkdir or rename left under a temporary
 // name: an empty directory with its record, or a record.
-func (v *Volume) removeTemporary(dirfd int, tmp string) {
-	if fd, err := v.backing.Openat(dirfd, tmp, unix.O_RDONLY|unix.O_DIRECTORY, 0); err == nil {
-		_ = v.backing.Unlinkat(fd, recordName, 0)
-		v.backing.Close(fd)
-		_ = v.backing.Unlinkat(dirfd, tmp, unix.AT_REMOVEDIR)
-		return
+func (v *Volume) removeTemporary(dirfd int, tmp string) error {
+	fd, err := v.backing.Openat(dirfd, tmp, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == unix.ENOTDIR || err == unix.ELOOP {
+		return v.backing.Unlinkat(dirfd, tmp, 0)
 	}
-	_ = v.backing.Unlinkat(dirfd, tmp, 0)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = v.backing.Unlinkat(fd, recordName, 0)
+	v.backing.Close(fd)
+	if err != nil && err != unix.ENOENT {
+		return err
+	}
+	return v.backing.Unlinkat(dirfd, tmp, unix.AT_REMOVEDIR)
 }

@@ -53,7 +53,7 @@ func (n *Node) encode(name string) (entryName, error) {
 // is id and which is open as dirfd.
 func (v *Volume) decode(id crypto.ID, dirfd int, backing string) (string, error) {
 	enc := backing
-	if strings.HasPrefix(backing, crypto.LongPrefix) {
+	if isLongName(backing) {
 		b, err := readSmall(v.backing, dirfd, backing+crypto.LongSuffix, maxLongName)
 		if err != nil {
 			return "", fmt.Errorf("read long name: %w", err)
@@ -70,32 +70,36 @@ const maxLongName = 512
 
 // storeLongName writes the file that holds a long encrypted name, if the name
 // is long. One that is there already is the same: its own name is its hash.
-func (v *Volume) storeLongName(dirfd int, e entryName) error {
+func (n *Node) storeLongName(dirfd int, e entryName) error {
 	if e.full == "" {
 		return nil
 	}
-	name := e.backing + crypto.LongSuffix
-	err := writeNew(v.backing, dirfd, name, 0o600, []byte(e.full))
+	k, name := n.vol.backing, e.backing+crypto.LongSuffix
+	n.vol.debts.owe(nameDebt(n, e.backing), nil)
+	err := writeNew(k, dirfd, name, 0o600, []byte(e.full))
 	if err != unix.EEXIST {
 		return err
 	}
-	if b, err := readSmall(v.backing, dirfd, name, maxLongName); err == nil && string(b) == e.full {
+	if b, err := readSmall(k, dirfd, name, maxLongName); err == nil && string(b) == e.full {
 		return nil
 	}
 	// Cut short by a crash, or damaged: write it anew.
-	if err := v.backing.Unlinkat(dirfd, name, 0); err != nil && err != unix.ENOENT {
+	if err := k.Unlinkat(dirfd, name, 0); err != nil && err != unix.ENOENT {
 		return err
 	}
-	return writeNew(v.backing, dirfd, name, 0o600, []byte(e.full))
+	return writeNew(k, dirfd, name, 0o600, []byte(e.full))
 }
 
 // dropLongName removes the file of a long name once its entry is gone. What
 // cannot be removed only takes up space.
 func (v *Volume) dropLongName(dirfd int, backing string) {
-	if strings.HasPrefix(backing, crypto.LongPrefix) {
+	if isLongName(backing) {
 		_ = v.backing.Unlinkat(dirfd, backing+crypto.LongSuffix, 0)
 	}
 }
+
+// isLongName tells whether a backing name is the short form of a long one.
+func isLongName(backing string) bool { return strings.HasPrefix(backing, crypto.LongPrefix) }
 
 // isTemporary tells what a crash may have left in a directory.
 func isTemporary(backing string) bool { return strings.HasPrefix(backing, tmpPrefix) }

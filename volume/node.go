@@ -24,6 +24,7 @@ type Node struct {
 	// undecipherable marks an entry whose name does not decrypt: it can be
 	// listed, stat'ed and removed, and nothing else.
 	undecipherable atomic.Bool
+	stray          bool // see isStray
 
 	// places are the names it is known by; none for the root and once
 	// unlinked. The slice is replaced, never changed, so that it can be read
@@ -80,6 +81,13 @@ func (v *Volume) intern(p place, st *unix.Statx_t) *Node {
 	return n
 }
 
+// find returns the node of an inode, or nil.
+func (t *nodeTable) find(key nodeKey) *Node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.m[key].Value()
+}
+
 // internNew makes the node of an inode that was just created at p: whatever the
 // table holds under its key is of an inode that is gone.
 func (v *Volume) internNew(p place, st *unix.Statx_t) *Node {
@@ -118,8 +126,13 @@ func (n *Node) IsSymlink() bool { return n.mode == unix.S_IFLNK }
 
 // Ino and Generation identify the inode: a number that the backing store used
 // again comes with another generation.
-func (n *Node) Ino() uint64        { return n.key.ino }
-func (n *Node) Generation() uint64 { return n.key.gen }
+func (n *Node) Ino() uint64 { return n.key.ino }
+func (n *Node) Generation() uint64 {
+	if n.stray { // else whoever tells nodes apart by it takes it for the file's own
+		return n.key.gen ^ 1<<63
+	}
+	return n.key.gen
+}
 
 // Kind is the node's S_IFMT bits.
 func (n *Node) Kind() uint32 { return n.mode }

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"strings"
@@ -26,7 +27,17 @@ func (b *bench) powerCut(v *Volume) {
 	}
 }
 
-func TestAfterAPowerCutMismatchesAreReportedAndAcceptedUntilACleanEnd(t *testing.T) {
+// settle has a check settle what a power cut left.
+func settle(t testing.TB, v *Volume) *FsckReport {
+	t.Helper()
+	r, err := v.Settle(context.Background())
+	if err != nil || !r.Complete || !v.settled.Load() {
+		t.Fatalf("Settle: %v; settled %v:%s", err, v.settled.Load(), show(r))
+	}
+	return r
+}
+
+func TestAfterAPowerCutMismatchesAreReportedAndAcceptedUntilACheckSettlesThem(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, path string){
 		"the file was not extended": func(t *testing.T, p string) { truncate(t, p, crypto.BlockOffset(2)) },
 		"the tail is torn":          func(t *testing.T, p string) { truncate(t, p, crypto.BlockOffset(2)+20) },
@@ -50,10 +61,11 @@ func TestAfterAPowerCutMismatchesAreReportedAndAcceptedUntilACleanEnd(t *testing
 			}
 			// What is written now is sealed again, without a root.
 			writeAll(t, n, want, 0)
+			settle(t, v)
 			b.close(v)
 			v = b.open()
 			if v.relaxed {
-				t.Fatal("still relaxed after a clean end")
+				t.Fatal("still relaxed after a check")
 			}
 			n = lookup(t, v.Root(), "file")
 			if got := readAll(t, n); !bytes.Equal(got, want) {
@@ -75,7 +87,8 @@ func TestAMixtureOfOldAndNewBlocksIsAcceptedOnlyAfterAPowerCut(t *testing.T) {
 	v := b.open()
 	n := createFile(t, v.Root(), "file", pattern(3*crypto.BlockSize, 1))
 	path := b.backingFile(n)
-	old := readPath(t, path)[crypto.BlockOffset(1):crypto.BlockOffset(2)]
+	content := readPath(t, path)
+	older, old := content[crypto.BlockOffset(0):crypto.BlockOffset(1)], content[crypto.BlockOffset(1):crypto.BlockOffset(2)]
 	writeAll(t, n, pattern(3*crypto.BlockSize, 2), 0)
 	b.powerCut(v)
 	overwrite(t, path, crypto.BlockOffset(1), old)
@@ -84,9 +97,50 @@ func TestAMixtureOfOldAndNewBlocksIsAcceptedOnlyAfterAPowerCut(t *testing.T) {
 	if !bytes.Equal(got[crypto.BlockSize:2*crypto.BlockSize], pattern(3*crypto.BlockSize, 1)[crypto.BlockSize:2*crypto.BlockSize]) {
 		t.Error("the old block does not read as it was")
 	}
+	// Until it is settled, and not by a clean end; then it is what the seal says.
 	v = b.reopened(v)
+	if got := readAll(t, lookup(t, v.Root(), "file")); !bytes.Equal(got[:crypto.BlockSize], pattern(crypto.BlockSize, 2)) {
+		t.Error("the first block is not the new one")
+	}
+	if r := settle(t, v); len(r.Findings) != 1 || r.Findings[0].Kind != FindingRoot || !r.Findings[0].Repaired {
+		t.Errorf("found:%s", show(r))
+	}
+	checkSeal(t, lookup(t, v.Root(), "file"))
+	v = b.reopened(v)
+	checkSeal(t, lookup(t, v.Root(), "file"))
+	b.close(v)
+	overwrite(t, path, crypto.BlockOffset(0), older)
+	v = b.open()
 	_, err := tryReadAll(lookup(t, v.Root(), "file"))
 	wantIntegrity(t, err, "older")
+}
+
+func TestABlockThatWasNotWrittenReadsAsBeforeWhenATornOneIsBesideIt(t *testing.T) {
+	b := newBench(t, ModeFile)
+	v := b.open()
+	want := pattern(3*crypto.BlockSize, 1)
+	n := createFile(t, v.Root(), "file", want)
+	path := b.backingFile(n)
+	b.powerCut(v)
+	overwrite(t, path, crypto.BlockOffset(1), make([]byte, crypto.CipherBlockSize)) // a hole that was about to be filled
+	overwrite(t, path, crypto.BlockOffset(2)+100, make([]byte, 512))
+	v = b.open()
+	look := func(when string) {
+		t.Helper()
+		n := lookup(t, v.Root(), "file")
+		for block, want := range [][]byte{want[:crypto.BlockSize], make([]byte, crypto.BlockSize)} {
+			got := make([]byte, crypto.BlockSize)
+			if _, err := n.ReadAt(context.Background(), got, int64(block)*crypto.BlockSize); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s, block %d: %v", when, block, err)
+			}
+		}
+		_, err := n.ReadAt(context.Background(), make([]byte, crypto.BlockSize), 2*crypto.BlockSize)
+		wantIntegrity(t, err, "block 2")
+	}
+	look("before it is settled")
+	settle(t, v)
+	v = b.reopened(v)
+	look("afterwards")
 }
 
 func TestAFileAcceptedUnderAWrongNameKeepsItsSidecarWhenItIsRemoved(t *testing.T) {

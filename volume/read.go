@@ -93,7 +93,7 @@ func (f *file) read(ctx context.Context, dest []byte, plainOff int64) (int, erro
 // readSpan fills span with ciphertext from block first on. A backing file that
 // has become shorter is damage.
 func (f *file) readSpan(span []byte, first uint64) error {
-	got, err := preadFull(f.node.vol.backing, f.desc.fd, span, crypto.BlockOffset(first))
+	got, err := f.node.vol.preadLate(f.late, f.desc.fd, span, crypto.BlockOffset(first))
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ import (
 //	8   16   session
 //	24  16   file ID
 //	40   8   inode number
-//	48   4   flags (slotTruncate, slotTimes, slotMode, slotPunch)
+//	48   4   flags (slotTruncate and so on)
 //	52   4   number of segments
 //	56   8   size to cut or extend the backing file to
 //	64   4   mode to put back
@@ -35,14 +35,17 @@ import (
 //	88  16   access time, likewise
 //	104 48   three segments: cipherOff u64, payload offset u32, length u32
 //	152 16   range to punch out (cipherOff u64, length u64)
-//	168  …   path of the backing file below BACKING (may be empty)
+//	168 32   SHA-256 of the segments' payload (slotLogged), else zeros
+//	200  …   path of the backing file below BACKING (may be empty)
 //	4064 32  HMAC-SHA-256 (label redo) of bytes 4 to the end of the path
 //
-// The payload is not under the HMAC: blocks and records authenticate themselves.
+// Blocks and records authenticate themselves; the digest tells whether a slot that
+// a power cut may have torn is whole (log.go).
 const (
 	slotHeader   = 4096
 	slotMACAt    = slotHeader - 32
-	slotPathAt   = 168
+	slotDigestAt = 168
+	slotPathAt   = 200
 	slotSegments = 3
 	slotArmed    = 1
 
@@ -55,36 +58,58 @@ const (
 
 	maxWriteBlocks = maxWrite/crypto.BlockSize + 1
 	maxSlots       = 16
+
+	intentsAt  = maxSlots * slotSize
+	maxIntents = 32
 )
 
 const (
 	slotTruncate = 1 << iota
 	slotTimes
-	slotMode
+	slotMode // put the mode back, and nothing else
 	slotPunch
+	slotSpecial // put the mode back: the change takes suid and sgid away
+	slotLogged  // the slot is durable before the change is made
 )
 
 // maxWrite is the most plaintext that one change of a file carries, in bytes;
 // it is also the largest write request that the kernel sends.
 const maxWrite = 1 << 20
 
-// redoFile is this mount's file of slots. Slots are made when they are first
-// needed, so a volume on a full disk still mounts and lets files be removed.
+// redoFile is this mount's file of slots: first those of changes, then those of
+// intents, which are a header alone. Slots are made when they are first needed,
+// so a volume on a full disk still mounts and lets files be removed.
 type redoFile struct {
+	backing Backing
 	fd      int
 	session crypto.ID
 
-	mu    sync.Mutex
-	free  []*slot
-	made  int
-	ready *sync.Cond
-	key   *crypto.Key
+	mu      sync.Mutex
+	key     *crypto.Key
+	changes slotSet
+	intents slotSet
 }
 
-// slot is one change under way. It belongs to one goroutine from draw to drop.
+// slotSet is slots of one size, from off on in the file. It is guarded by the
+// file's mu.
+type slotSet struct {
+	off   int64
+	size  int
+	most  int // slots
+	all   []*slot
+	held  int // by nobody who will give them back soon
+	free  []*slot
+	ready *sync.Cond
+}
+
+// slot is one change or intent under way. It belongs to one goroutine from draw
+// to drop.
 type slot struct {
+	set *slotSet
 	mem []byte      // header and payload
 	key *crypto.Key // of the header's HMAC; the file's
+	// late: it is no longer its owner's, but of a change that is made later.
+	late bool
 }
 
 // segment is a part of a change: payload bytes and where they go.
@@ -93,73 +118,80 @@ type segment struct {
 	from, len int // in the payload
 }
 
-func newRedoFile(fd int, session crypto.ID, key *crypto.Key) *redoFile {
-	r := &redoFile{fd: fd, session: session, key: key}
-	r.ready = sync.NewCond(&r.mu)
+func newRedoFile(backing Backing, fd int, session crypto.ID, key *crypto.Key) *redoFile {
+	r := &redoFile{backing: backing, fd: fd, session: session, key: key}
+	r.changes = slotSet{size: slotSize, most: maxSlots, ready: sync.NewCond(&r.mu)}
+	r.intents = slotSet{off: intentsAt, size: slotHeader, most: maxIntents, ready: sync.NewCond(&r.mu)}
 	return r
 }
 
-// draw returns a free slot, waiting for one if all are in use.
-func (r *redoFile) draw() (*slot, error) {
+// draw returns a free slot of a change, waiting for one if all are in use.
+func (r *redoFile) draw() (*slot, error) { return r.drawFrom(&r.changes) }
+
+func (r *redoFile) drawFrom(set *slotSet) (*slot, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
-		if n := len(r.free); n > 0 {
-			s := r.free[n-1]
-			r.free = r.free[:n-1]
+		if n := len(set.free); n > 0 {
+			s := set.free[n-1]
+			set.free = set.free[:n-1]
 			return s, nil
 		}
-		if r.made < maxSlots {
-			s, err := r.grow()
+		if len(set.all) < set.most {
+			s, err := r.grow(set)
 			if err == nil {
 				return s, nil
 			}
-			if r.made == 0 {
+			if len(set.all) == set.held {
 				return nil, err
 			}
 		}
-		r.ready.Wait()
+		set.ready.Wait()
 	}
 }
 
 // grow makes another slot. Its space is allocated first: touching a page that
 // the store has no room for would kill the process. The caller holds mu.
-func (r *redoFile) grow() (*slot, error) {
-	off := int64(r.made) * slotSize
-	if err := unix.Fallocate(r.fd, 0, off, slotSize); err == unix.EOPNOTSUPP {
-		if err := writeZeros(r.fd, off, slotSize); err != nil {
-			return nil, fmt.Errorf("allocate redo slot: %w", err)
-		}
-	} else if err != nil {
+func (r *redoFile) grow(set *slotSet) (*slot, error) {
+	off := set.off + int64(len(set.all))*int64(set.size)
+	err := r.backing.Fallocate(r.fd, 0, off, int64(set.size))
+	if err == unix.EOPNOTSUPP {
+		_, err = pwriteFull(r.backing, r.fd, make([]byte, set.size), off)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("allocate redo slot: %w", err)
 	}
-	mem, err := unix.Mmap(r.fd, off, slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(r.fd, off, set.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map redo slot: %w", err)
 	}
-	r.made++
-	return &slot{mem: mem, key: r.key}, nil
+	s := &slot{set: set, mem: mem, key: r.key}
+	set.all = append(set.all, s)
+	return s, nil
 }
 
-func writeZeros(fd int, off int64, n int) error {
-	zeros := make([]byte, 64<<10)
-	for n > 0 {
-		m, err := unix.Pwrite(fd, zeros[:min(n, len(zeros))], off)
-		if err != nil {
-			return err
-		}
-		off, n = off+int64(m), n-m
-	}
-	return nil
-}
-
-// drop disarms the slot and gives it back.
+// drop disarms the slot and gives it back, unless its change is made later.
 func (r *redoFile) drop(s *slot) {
+	if s.late {
+		return
+	}
 	s.disarm()
 	r.mu.Lock()
-	r.free = append(r.free, s)
+	s.key = r.key // it may have been away while the volume was locked
+	s.set.free = append(s.set.free, s)
 	r.mu.Unlock()
-	r.ready.Signal()
+	s.set.ready.Signal()
+}
+
+// hold says that a slot stays armed when its owner drops it, or no longer.
+func (r *redoFile) hold(s *slot, late bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.late = late; late {
+		s.set.held++
+	} else {
+		s.set.held--
+	}
 }
 
 // wipe overwrites the key. No slot is in use.
@@ -174,21 +206,26 @@ func (r *redoFile) rekey(key *crypto.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.key = key
-	for _, s := range r.free {
-		s.key = key
+	for _, set := range []*slotSet{&r.changes, &r.intents} {
+		for _, s := range set.free {
+			s.key = key
+		}
 	}
 }
 
-// close unmaps the slots that are not in use; the pages stay in the file.
+// close unmaps the slots, of which none is in use; the pages stay in the file, armed
+// those of late changes.
 func (r *redoFile) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, s := range r.free {
-		_ = unix.Munmap(s.mem)
+	for _, set := range []*slotSet{&r.changes, &r.intents} {
+		for _, s := range set.all {
+			_ = unix.Munmap(s.mem)
+		}
+		set.all, set.free = nil, nil
 	}
-	r.free = nil
 	r.key.Wipe()
-	_ = unix.Close(r.fd)
+	r.backing.Close(r.fd)
 }
 
 func (s *slot) payload() []byte { return s.mem[slotHeader:] }
@@ -204,6 +241,7 @@ type change struct {
 	atime    unix.StatxTimestamp
 	mtime    unix.StatxTimestamp
 	punch    struct{ cipherOff, len int64 } // slotPunch: becomes zeros
+	sum      [sha256.Size]byte              // slotLogged: of the segments' payload, as read back
 	segments []segment
 }
 
@@ -214,8 +252,6 @@ func (s *slot) arm(session crypto.ID, c *change) {
 	if len(c.path) > slotMACAt-slotPathAt {
 		c.path = "" // found by a search instead
 	}
-	binary.LittleEndian.PutUint32(h[4:], uint32(len(c.path)))
-	copy(h[8:], session[:])
 	copy(h[24:], c.file[:])
 	binary.LittleEndian.PutUint64(h[40:], c.ino)
 	binary.LittleEndian.PutUint32(h[48:], c.flags)
@@ -232,16 +268,31 @@ func (s *slot) arm(session crypto.ID, c *change) {
 	}
 	binary.LittleEndian.PutUint64(h[152:], uint64(c.punch.cipherOff))
 	binary.LittleEndian.PutUint64(h[160:], uint64(c.punch.len))
-	copy(h[slotPathAt:], c.path)
-	mac := s.sum(len(c.path))
+	digest := [sha256.Size]byte{}
+	if c.flags&slotLogged != 0 {
+		digest = c.digest(s.payload())
+	}
+	copy(h[slotDigestAt:slotPathAt], digest[:])
+	s.publish(session, c.path)
+}
+
+// publish adds session and text to a header that is filled in otherwise, seals
+// it and arms the slot.
+func (s *slot) publish(session crypto.ID, text string) {
+	h := s.mem[:slotHeader]
+	binary.LittleEndian.PutUint32(h[4:], uint32(len(text)))
+	copy(h[8:], session[:])
+	copy(h[slotPathAt:], text)
+	mac := s.key.MAC(h[4 : slotPathAt+len(text)])
 	copy(h[slotMACAt:], mac[:])
 	atomic.StoreUint32(s.state(), slotArmed)
 }
 
-// sum is the header's HMAC.
-func (s *slot) sum(pathLen int) [sha256.Size]byte { return s.key.MAC(s.mem[4 : slotPathAt+pathLen]) }
-
-func (s *slot) disarm() { atomic.StoreUint32(s.state(), 0) }
+func (s *slot) disarm() {
+	if !s.late {
+		atomic.StoreUint32(s.state(), 0)
+	}
+}
 
 // state is the slot's first word, aligned because slots start on pages.
 func (s *slot) state() *uint32 { return (*uint32)(unsafe.Pointer(&s.mem[0])) }

@@ -75,8 +75,8 @@ func (v *Volume) Reencrypt(ctx context.Context, o ReencryptOptions) (report Reen
 	switch {
 	case v.readOnly:
 		return r.report, unix.EROFS
-	case v.relaxed:
-		return r.report, errors.New("after a power cut damage would be taken for content: mount the volume and unmount it once before")
+	case v.accepting():
+		return r.report, errors.New("after a power cut damage would be taken for content: check it once before, with kmsfs fsck --repair")
 	}
 	if r.journal, err = openReencryptJournal(v.hosts.dir, v.id, o.Restart); err != nil {
 		return r.report, err

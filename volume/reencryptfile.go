@@ -39,7 +39,6 @@ func (r *reencrypt) replace(ctx context.Context, t target) error {
 	e := entryName{plain: t.name, backing: dataTmpPrefix + key.id.String()}
 	temp, _, err := t.dir.createIn(d, dirID, e, 0o600, Owner{}, key)
 	if err != nil {
-		v.pool.put(key)
 		return err
 	}
 	if err = r.fill(ctx, t, temp); err == nil {

@@ -15,15 +15,15 @@ var reencryptKills = flag.Int("reencrypt.kills", 8, "how often reencrypt is kill
 
 const reencryptEnv = "KMSFS_TEST_REENCRYPT_CHILD"
 
-// reencryptChild gives all files new keys and says how far it is, until it is
-// done or killed.
+// reencryptChild gives all files new keys, until it is done or killed.
 func reencryptChild(dir, state string) {
 	b := &bench{dir: dir, state: state, kms: fixedKMS(), log: new(bytes.Buffer)}
 	v, err := b.tryOpen()
 	var r ReencryptReport
 	if err == nil {
-		fmt.Println("S")
-		r, err = v.Reencrypt(context.Background(), ReencryptOptions{Progress: func(done, total int64) { fmt.Println("P", done) }})
+		step := killsItself(reencryptEnv)
+		step()
+		r, err = v.Reencrypt(context.Background(), ReencryptOptions{Progress: func(int64, int64) { step() }})
 	}
 	if err == nil {
 		err = v.Close()

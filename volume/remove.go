@@ -27,6 +27,9 @@ func (n *Node) Unlink(name string) error {
 	}
 	doom := child.doom(&a)
 	defer doom.release()
+	if doom.link != "" || isLongName(backing) {
+		defer v.intend(intent{kind: intentUnlink, id: doom.linkID(), from: entryIn(n, backing)}).done()
+	}
 	if err := v.backing.Unlinkat(d.fd, backing, 0); err != nil {
 		return err
 	}
@@ -88,6 +91,12 @@ func (n *Node) doom(a *Attr) *doomed {
 	return x
 }
 
+// linkID is the ID of the symlink target that goes too, zero if none does.
+func (x *doomed) linkID() crypto.ID {
+	id, _ := crypto.ParseID(x.link)
+	return id
+}
+
 // hold opens the inode of a node that is neither a directory nor a data file
 // that can be read: enough to stat and change it. The caller releases it.
 func (n *Node) hold() (*descriptor, error) {
@@ -119,6 +128,9 @@ func (x *doomed) done(parent *Node, backing string) {
 	}
 	n.mu.Lock()
 	n.pin(x.ticket)
+	if n.ticket != nil {
+		n.ticket.dir = parent
+	}
 	n.mu.Unlock()
 	v.pinned.add(n)
 }
@@ -162,7 +174,12 @@ func (n *Node) Rmdir(name string) error {
 	if !child.IsDir() {
 		return unix.ENOTDIR
 	}
-	if err := n.removeDir(d, child, backing); err != nil {
+	id, err := crypto.NewID(n.vol.random)
+	if err != nil {
+		return err
+	}
+	defer n.vol.intend(intent{kind: intentRmdir, id: id, displaced: child.key.ino, from: entryIn(n, backing)}).done()
+	if err := n.removeDir(d, child, backing, id); err != nil {
 		return err
 	}
 	child.gone(n, backing)
@@ -175,6 +192,9 @@ func (n *Node) gone(parent *Node, backing string) {
 	n.dropPlace(parent, backing)
 	n.vol.nodes.retire(n)
 	n.mu.Lock()
+	if n.dir != nil {
+		n.vol.debts.forget(recordDebt(n.dir.id))
+	}
 	open := n.desc != nil
 	if open {
 		n.pin(false)
@@ -185,8 +205,9 @@ func (n *Node) gone(parent *Node, backing string) {
 	}
 }
 
-// removeDir removes the directory child, which is the entry backing of d.
-func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
+// removeDir removes the directory child, which is the entry backing of d. An
+// intent of the caller says so; id is its own.
+func (n *Node) removeDir(d *descriptor, child *Node, backing string, id crypto.ID) error {
 	v := n.vol
 	cd, err := child.use()
 	if err != nil {
@@ -196,13 +217,12 @@ func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
 	if err := child.checkEmpty(cd); err != nil {
 		return err
 	}
-	id, err := crypto.NewID(v.random)
-	if err != nil {
-		return err
-	}
 	aside := tmpPrefix + id.String()
 	hadRecord := true
-	switch err := v.renameNew(cd.fd, recordName, d.fd, aside, 0); err {
+	err = v.lifting(cd.fd, 0o700, child.BackingPath(), func() error {
+		return v.renameNew(cd.fd, recordName, d.fd, aside, 0)
+	})
+	switch err {
 	case nil:
 	case unix.ENOENT:
 		hadRecord = false
@@ -211,7 +231,9 @@ func (n *Node) removeDir(d *descriptor, child *Node, backing string) error {
 	}
 	if err := v.backing.Unlinkat(d.fd, backing, unix.AT_REMOVEDIR); err != nil {
 		if hadRecord {
-			if back := v.renameNew(d.fd, aside, cd.fd, recordName, 0); back != nil {
+			if back := v.lifting(cd.fd, 0o700, child.BackingPath(), func() error {
+				return v.renameNew(d.fd, aside, cd.fd, recordName, 0)
+			}); back != nil {
 				v.log.Error("put back directory record", "path", child.Path(), "backing", child.BackingPath(), "error", back)
 			}
 		}
@@ -238,7 +260,7 @@ func (n *Node) checkEmpty(d *descriptor) error {
 	}
 	for _, e := range entries {
 		if isTemporary(e.name) || isLongNameFile(e.name) {
-			n.vol.removeTemporary(d.fd, e.name)
+			_ = n.vol.removeTemporary(d.fd, e.name)
 		}
 	}
 	return nil

@@ -61,6 +61,7 @@ type move struct {
 	vol      *Volume
 	flags    uint32
 	from, to end
+	intent   *armedIntent
 }
 
 // end is one side of a rename: a name in a directory, and what is there.
@@ -115,17 +116,47 @@ func (m *move) run() error {
 			return unix.EISDIR
 		}
 	}
-	if err := m.vol.storeLongName(m.to.desc.fd, m.to.name); err != nil {
+	var doom *doomed
+	in := intent{
+		kind: intentRename, moved: m.from.node.key.ino,
+		from: entryIn(m.from.dir, m.from.name.backing), to: entryIn(m.to.dir, m.to.name.backing),
+	}
+	if m.flags&RenameWhiteout != 0 {
+		in.flags = intentWhiteout
+	}
+	if m.to.node != nil && !exchange {
+		if m.to.node.IsDir() {
+			in.displaced = m.to.node.key.ino
+			var err error
+			if in.id, err = crypto.NewID(m.vol.random); err != nil {
+				return err
+			}
+		} else {
+			doom = m.to.node.doom(&m.to.attr)
+			defer doom.release()
+			in.id = doom.linkID()
+		}
+	}
+	m.intent = m.vol.intend(in)
+	defer m.intent.done()
+	err := m.to.dir.storeLongName(m.to.desc.fd, m.to.name)
+	if err == nil {
+		err = m.to.dir.payForArrival(m.from.node, m.from.dir, m.to.name.backing)
+	}
+	if err != nil {
+		if m.to.node == nil {
+			m.vol.dropLongName(m.to.desc.fd, m.to.name.backing)
+		}
 		return err
 	}
-	err := m.bind(m.from.node, &m.from, &m.to)
+	err = m.bind(m.from.node, &m.from, &m.to)
 	if err == nil && exchange {
 		if err = m.bind(m.to.node, &m.to, &m.from); err != nil {
 			m.unbind(m.to.node, &m.to)
 		}
 	}
 	if err == nil {
-		err = m.carryOut(exchange)
+		err = m.carryOut(exchange, doom, in.id)
 	}
 	if err != nil {
 		m.unbind(m.from.node, &m.from)
@@ -140,7 +171,7 @@ func (m *move) run() error {
 }
 
 // carryOut renames, tells the nodes where they are, and clears old bindings.
-func (m *move) carryOut(exchange bool) error {
+func (m *move) carryOut(exchange bool, doom *doomed, id crypto.ID) error {
 	k := m.vol.backing
 	from, to := &m.from, &m.to
 	whiteout := uint(m.flags & RenameWhiteout)
@@ -154,18 +185,15 @@ func (m *move) carryOut(exchange bool) error {
 		to.node.movePlace(to.dir, to.name.backing, from.place())
 		m.unbind(to.node, from)
 	case to.node != nil && to.node.IsDir():
-		if err := m.replaceDir(); err != nil {
+		if err := m.replaceDir(id); err != nil {
 			return err
 		}
 		from.node.movePlace(from.dir, from.name.backing, to.place())
 		if whiteout != 0 { // not in one step: the old name was needed
-			if err := k.Mknodat(from.desc.fd, from.name.backing, unix.S_IFCHR, 0); err != nil {
-				return err
-			}
+			// It has moved: a whiteout that cannot be made now is made later.
+			m.intent.leave(k.Mknodat(from.desc.fd, from.name.backing, unix.S_IFCHR, 0))
 		}
 	case to.node != nil:
-		doom := to.node.doom(&to.attr)
-		defer doom.release()
 		if err := k.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, whiteout); err != nil {
 			return err
 		}
@@ -182,6 +210,10 @@ func (m *move) carryOut(exchange bool) error {
 		m.vol.dropLongName(from.desc.fd, from.name.backing)
 	}
 	m.unbind(from.node, to)
+	m.vol.moved(from.node)
+	if exchange {
+		m.vol.moved(to.node)
+	}
 	return nil
 }
 
@@ -189,7 +221,7 @@ func (m *move) carryOut(exchange bool) error {
 // does not see it as empty, since its record is in it: the two are exchanged and
 // the displaced one removed. It is bound to both places, so that a crash leaves
 // an empty directory under the old name.
-func (m *move) replaceDir() error {
+func (m *move) replaceDir(id crypto.ID) error {
 	from, to := &m.from, &m.to
 	cd, err := to.node.use()
 	if err != nil {
@@ -205,7 +237,7 @@ func (m *move) replaceDir() error {
 	}
 	err = m.vol.backing.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, unix.RENAME_EXCHANGE)
 	if err == unix.EINVAL { // a store without it: for a moment there is none
-		if err = to.dir.removeDir(to.desc, to.node, to.name.backing); err == nil {
+		if err = to.dir.removeDir(to.desc, to.node, to.name.backing, id); err == nil {
 			to.node.gone(to.dir, to.name.backing)
 			return m.vol.backing.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, 0)
 		}
@@ -214,7 +246,7 @@ func (m *move) replaceDir() error {
 		m.unbind(to.node, to)
 		return err
 	}
-	if err := from.dir.removeDir(from.desc, to.node, from.name.backing); err != nil {
+	if err := from.dir.removeDir(from.desc, to.node, from.name.backing, id); err != nil {
 		// Somebody wrote into it behind our back: undo.
 		_ = m.vol.backing.Renameat2(from.desc.fd, from.name.backing, to.desc.fd, to.name.backing, unix.RENAME_EXCHANGE)
 		m.unbind(to.node, to)
@@ -257,6 +289,7 @@ func (m *move) unbind(n *Node, at *end) {
 	current := m.vol.binder.Binding(at.dirID, at.name.plain)
 	if err := n.rebind(at.broken, func(b bindings) { b.settle(current) }); err != nil {
 		m.vol.log.Warn("old binding left", "path", n.Path(), "error", err)
+		m.intent.leave(err)
 	}
 }
 

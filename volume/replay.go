@@ -16,56 +16,81 @@ import (
 
 // replay makes the changes again that a mount was in the middle of when it was
 // killed, before anything else reads the volume. It returns how many there were.
-// A change whose file is gone has nothing to be made on.
-func (v *Volume) replay(session crypto.ID) (int, error) {
+// A change whose file is gone has nothing to be made on. What operations on names
+// were under way is returned, to be settled once all changes are made.
+//
+// With logged it is after a power cut: only changes count that were durable in
+// their slots before they were made. The rest of the file may be anything.
+func (v *Volume) replay(session crypto.ID, logged bool) (done int, open []*intent, err error) {
 	key := v.vk.Derive(crypto.LabelRedo)
 	defer key.Wipe()
-	fd, err := openPlain(v.backing, v.redoDir, session.String(), unix.O_RDONLY)
+	fd, err := openPlain(v.backing, v.redoDir, session.String(), unix.O_RDWR)
 	if err == unix.ENOENT {
-		return 0, nil
+		return 0, nil, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("open redo slots %s/redo/%s: %w", metaDir, session, err)
+		return 0, nil, fmt.Errorf("open redo slots %s/redo/%s: %w", metaDir, session, err)
 	}
 	defer v.backing.Close(fd)
+	// Should this mount be killed while it has widened a mode.
+	v.holdMode = func(c *change) error { return v.armSpare(fd, session, key, c) }
+	defer func() { v.holdMode = nil }()
 
-	done := 0
 	var header [slotHeader]byte
-	for i := range maxSlots {
+	for i := range maxSlots + maxIntents {
 		off := int64(i) * slotSize
+		if i >= maxSlots {
+			off = intentsAt + int64(i-maxSlots)*slotHeader
+		}
 		if n, err := preadFull(v.backing, fd, header[:], off); err != nil {
-			return done, fmt.Errorf("read redo slot %d: %w", i, err)
+			return done, nil, fmt.Errorf("read redo slot %d: %w", i, err)
 		} else if n < slotHeader {
 			break
 		}
-		c, ok := parseSlot(header[:], session, key)
-		if !ok {
+		if i >= maxSlots {
+			if logged {
+				break
+			}
+			if in, ok := parseIntent(header[:], session, key); ok {
+				open = append(open, in)
+			}
 			continue
 		}
-		made, err := v.redoChange(c, fd, off+slotHeader)
+		c, ok := parseSlot(header[:], session, key)
+		if !ok || logged && c.flags&slotLogged == 0 {
+			continue
+		}
+		made, err := v.redoChange(c, fd, off+slotHeader, logged)
 		if err != nil {
-			return done, fmt.Errorf("finish an interrupted change of backing file %q: %w", c.path, err)
+			return done, nil, fmt.Errorf("finish an interrupted change of backing file %q: %w", c.path, err)
 		}
 		if made {
 			done++
 		}
 	}
-	return done, nil
+	return done, open, nil
+}
+
+// isArmed tells whether a header is of a change or intent of this session that
+// was under way. Nothing else in it is to be believed before.
+func isArmed(h []byte, session crypto.ID, key *crypto.Key) bool {
+	n := binary.LittleEndian.Uint32(h[4:])
+	if binary.LittleEndian.Uint32(h) != slotArmed || n > slotMACAt-slotPathAt {
+		return false
+	}
+	mac := key.MAC(h[4 : slotPathAt+n])
+	return hmac.Equal(mac[:], h[slotMACAt:slotMACAt+sha256.Size]) && crypto.ID(h[8:24]) == session
 }
 
 // parseSlot reads an armed slot's header. Anything that this session did not
 // write, and all that is out of bounds, is not a change.
 func parseSlot(h []byte, session crypto.ID, key *crypto.Key) (*change, bool) {
-	if binary.LittleEndian.Uint32(h) != slotArmed {
+	if !isArmed(h, session, key) {
 		return nil, false
 	}
 	pathLen := int(binary.LittleEndian.Uint32(h[4:]))
 	segments := int(binary.LittleEndian.Uint32(h[52:]))
-	if pathLen < 0 || pathLen > slotMACAt-slotPathAt || segments < 0 || segments > slotSegments {
-		return nil, false
-	}
-	mac := key.MAC(h[4 : slotPathAt+pathLen])
-	if !hmac.Equal(mac[:], h[slotMACAt:slotMACAt+sha256.Size]) || crypto.ID(h[8:24]) != session {
+	if segments < 0 || segments > slotSegments {
 		return nil, false
 	}
 	c := &change{
@@ -76,6 +101,7 @@ func parseSlot(h []byte, session crypto.ID, key *crypto.Key) (*change, bool) {
 		mode:  binary.LittleEndian.Uint32(h[64:]),
 		path:  string(h[slotPathAt : slotPathAt+pathLen]),
 	}
+	copy(c.sum[:], h[slotDigestAt:slotPathAt])
 	c.punch.cipherOff = int64(binary.LittleEndian.Uint64(h[152:]))
 	c.punch.len = int64(binary.LittleEndian.Uint64(h[160:]))
 	m, a := getTime(h[72:]), getTime(h[88:])
@@ -96,9 +122,23 @@ func parseSlot(h []byte, session crypto.ID, key *crypto.Key) (*change, bool) {
 	return c, true
 }
 
-// redoChange finds the file of a change and makes the change; the payload is
-// in slots at payloadOff.
-func (v *Volume) redoChange(c *change, slots int, payloadOff int64) (bool, error) {
+// redoChange finds the file of a change and makes the change, whose payload is in
+// slots at payloadOff; after a power cut only if the slot is whole, and the change
+// not durable anyway.
+func (v *Volume) redoChange(c *change, slots int, payloadOff int64, logged bool) (bool, error) {
+	buf := make([]byte, slotPayload)
+	for _, seg := range c.segments {
+		n, err := preadFull(v.backing, slots, buf[seg.from:seg.from+seg.len], payloadOff+int64(seg.from))
+		if err == nil && n < seg.len {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	if logged && c.digest(buf) != c.sum {
+		return false, nil // so it was not begun
+	}
 	fd, err := v.findChanged(c)
 	if err == unix.ENOENT {
 		return false, nil
@@ -107,40 +147,34 @@ func (v *Volume) redoChange(c *change, slots int, payloadOff int64) (bool, error
 		return false, err
 	}
 	defer v.backing.Close(fd)
+	if logged {
+		if stale, err := v.isStale(c, fd, buf); stale || err != nil {
+			return false, err
+		}
+	}
+	return true, v.finish(fd, buf, c)
+}
+
+// finish makes a change, from the start, on the file that is open as fd.
+func (v *Volume) finish(fd int, payload []byte, c *change) error {
 	if c.flags&slotMode != 0 {
-		return true, v.backing.Fchmodat(fd, "", c.mode)
+		return v.backing.Fchmodat(fd, "", c.mode)
 	}
-	buf := make([]byte, slotPayload)
-	for _, seg := range c.segments {
-		b := buf[:seg.len]
-		n, err := preadFull(v.backing, slots, b, payloadOff+int64(seg.from))
-		if err == nil && n < len(b) {
-			err = io.ErrUnexpectedEOF
-		}
-		if err == nil {
-			_, err = pwriteFull(v.backing, fd, b, seg.cipherOff)
-		}
-		if err != nil {
-			return false, err
+	if err := v.apply(fd, payload, c); err != nil {
+		return err
+	}
+	if c.flags&slotSpecial != 0 {
+		if err := v.backing.Fchmodat(fd, "", c.mode); err != nil {
+			return err
 		}
 	}
-	if c.flags&slotPunch != 0 {
-		if err := v.backing.Fallocate(fd, punchHole, c.punch.cipherOff, c.punch.len); err != nil {
-			return false, err
-		}
+	if c.flags&slotTimes == 0 {
+		return nil
 	}
-	if c.flags&slotTruncate != 0 {
-		if err := v.backing.Ftruncate(fd, c.size); err != nil {
-			return false, err
-		}
-	}
-	if c.flags&slotTimes != 0 {
-		return true, v.backing.Utimensat(fd, "", &[2]unix.Timespec{
-			{Nsec: unix.UTIME_OMIT},
-			{Sec: c.mtime.Sec, Nsec: int64(c.mtime.Nsec)},
-		})
-	}
-	return true, nil
+	return v.backing.Utimensat(fd, "", &[2]unix.Timespec{
+		{Nsec: unix.UTIME_OMIT},
+		{Sec: c.mtime.Sec, Nsec: int64(c.mtime.Nsec)},
+	})
 }
 
 // findChanged opens the inode that a change is of: where its path says, or, if
@@ -192,7 +226,7 @@ func (v *Volume) openChanged(dirfd int, name string, c *change, flags int) (int,
 	}
 	fd, err := v.backing.Openat(dirfd, name, flags, 0)
 	if err == unix.EACCES {
-		fd, err = v.openAfterLift(dirfd, name, uint32(st.Mode), flags)
+		fd, err = v.openAfterLift(dirfd, name, uint32(st.Mode), c, flags)
 	}
 	if err != nil {
 		return -1, err
@@ -209,7 +243,12 @@ func (v *Volume) openChanged(dirfd int, name string, c *change, flags int) (int,
 
 // openAfterLift opens a file that was being written while its mode was lifted:
 // its own slot has put the mode back already.
-func (v *Volume) openAfterLift(dirfd int, name string, mode uint32, flags int) (int, error) {
+func (v *Volume) openAfterLift(dirfd int, name string, mode uint32, c *change, flags int) (int, error) {
+	if v.holdMode != nil {
+		if err := v.holdMode(&change{ino: c.ino, path: c.path, flags: slotMode, mode: mode & 0o7777}); err != nil {
+			return -1, err
+		}
+	}
 	if err := v.backing.Fchmodat(dirfd, name, mode&0o7777|0o600); err != nil {
 		return -1, unix.EACCES
 	}
@@ -219,6 +258,26 @@ func (v *Volume) openAfterLift(dirfd int, name string, mode uint32, flags int) (
 		return -1, back
 	}
 	return fd, err
+}
+
+// armSpare writes a change into a slot of the killed session that is free, for
+// the mount that follows if this one is killed, too. Where all are in use, it
+// does without.
+func (v *Volume) armSpare(fd int, session crypto.ID, key *crypto.Key, c *change) error {
+	for i := range int64(maxSlots) {
+		var state [4]byte
+		if _, err := preadFull(v.backing, fd, state[:], i*slotSize); err != nil {
+			return err
+		}
+		if binary.LittleEndian.Uint32(state[:]) == slotArmed {
+			continue
+		}
+		s := slot{mem: make([]byte, slotHeader), key: key}
+		s.arm(session, c)
+		_, err := pwriteFull(v.backing, fd, s.mem, i*slotSize)
+		return err
+	}
+	return nil
 }
 
 const maxSearchDepth = 2048

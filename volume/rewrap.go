@@ -180,6 +180,11 @@ func (r *rewrap) run(ctx context.Context) error {
 	if n := len(r.report.Damaged); n > 0 {
 		return fmt.Errorf("%d of %d sidecars are damaged, and no key is given up: %w", n, r.report.Sidecars, ErrIntegrity)
 	}
+	// A rewrap that was killed may have replaced sidecars without making their
+	// names durable, and this run found nothing to do with them.
+	if err := r.vol.syncAll(); err != nil {
+		return err
+	}
 	if err := r.dropRetiring(); err != nil {
 		return err
 	}

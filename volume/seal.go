@@ -27,15 +27,23 @@ func (n *Node) readSeal(fd int) (*file, error) {
 		return nil, n.integrity(-1, err)
 	}
 	f := &file{node: n, id: id, records: crypto.NewRecordCipher(v.vk, v.id, id)}
+	if late := v.late.of(n.key.ino); late != nil && late.change.file == id {
+		f.late = late
+		if _, err := v.preadLate(late, fd, header[:], 0); err != nil {
+			return nil, err
+		}
+	}
 	if f.rec, err = f.records.Open(header[:]); err != nil {
 		return nil, n.integrity(-1, fmt.Errorf("record: %w", err))
 	}
-	var st unix.Statx_t
-	if err := v.backing.Statx(fd, "", &st); err != nil {
-		return nil, err
-	}
-	if err := f.checkSize(int64(st.Size)); err != nil {
-		return nil, err
+	if f.late == nil {
+		var st unix.Statx_t
+		if err := v.backing.Statx(fd, "", &st); err != nil {
+			return nil, err
+		}
+		if err := f.checkSize(int64(st.Size)); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.checkBinding(); err != nil {
 		return nil, err
@@ -65,16 +73,31 @@ func (f *file) checkSize(cipherSize int64) error {
 // mismatch deals with something that does not match the seal: it is an error,
 // but after a power cut, which may have reordered writes, it is only reported.
 func (f *file) mismatch(err error) error {
-	if !f.node.vol.relaxed {
+	if !f.node.vol.accepts(err) {
 		return err
 	}
-	f.node.vol.log.Warn("accepted after a power cut", "error", err)
 	f.accepted.Store(true)
 	return nil
 }
 
-// checkBinding makes sure that the file is where its record says. A file that
-// was ever linked more than once is not bound.
+// accepts tells whether a mismatch is accepted, and reports it then: after a power
+// cut, until a check has settled everything, and by such a check.
+func (v *Volume) accepts(mismatch error) bool {
+	if v.checking {
+		return true
+	}
+	if !v.accepting() {
+		return false
+	}
+	v.log.Warn("accepted after a power cut", "error", mismatch)
+	return true
+}
+
+// accepting tells whether mismatches are accepted while the volume is in use.
+func (v *Volume) accepting() bool { return v.relaxed && !v.settled.Load() }
+
+// checkBinding makes sure that the file is where its record says, by each name
+// that it is known by. A file that was ever linked more than once is not bound.
 func (f *file) checkBinding() error {
 	if f.rec.Flags&crypto.FlagLinked != 0 {
 		return nil
@@ -82,15 +105,17 @@ func (f *file) checkBinding() error {
 	if d := f.node.desc; d != nil && d.pinned {
 		return nil // without a name, and open since it had one, or was made so
 	}
-	for _, p := range f.node.known() {
-		dir, err := p.parent.dirID()
+	places := f.node.known()
+	bound := len(places) > 0
+	for _, p := range places {
+		fits, err := f.node.vol.isBound(&f.rec, p)
 		if err != nil {
 			return err
 		}
-		b := f.node.vol.binder.Binding(dir, p.name)
-		if b == f.rec.BindingA || b == f.rec.BindingB {
-			return nil
-		}
+		bound = bound && fits
+	}
+	if bound {
+		return nil
 	}
 	return f.mismatch(f.node.integrity(-1, errors.New("it belongs under another name: the backing file was moved or swapped")))
 }

@@ -283,7 +283,7 @@ func TestASessionThatCannotBeginLeavesNoFileAndNoLock(t *testing.T) {
 		if s != nil || errors.Is(err, ErrInUse) {
 			t.Errorf("call %d fails: %v", n, err)
 		}
-		if after := openDescriptors(t); after != before {
+		if after := openDescriptors(t); after > before { // fewer where something that another test left was collected
 			t.Errorf("call %d fails: %d descriptors left", n, after-before)
 		}
 		if _, err := os.Stat(filepath.Join(dir, metaDir, sessionsDir)); err == nil && len(sessionFiles(t, dir)) > 0 {

@@ -2,8 +2,9 @@ package volume
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"kmsfs/crypto"
 )
@@ -11,42 +12,87 @@ import (
 // settle makes a file agree with its record again after a write that the
 // backing store refused half-way (no space, a quota, an I/O error). What the
 // file held stays: blocks that were rewritten in part are put back, growth is
-// cut off, and blocks that did reach the disk whole count as written. It
-// returns cause, with what went wrong on the way. The caller holds both locks.
+// cut off, and blocks that did reach the disk whole count as written. What the
+// store refuses to take back as well is a late change. It returns cause. The
+// caller holds both locks.
 func (w *writer) settle(cause error) error {
-	k, fd, size := w.node.vol.backing, w.desc.fd, int64(w.rec.Size)
-	var failed []error
+	if err := w.undo(); err != nil {
+		w.leave(w.slot, &w.change, w.next, cause, err)
+	}
+	return cause
+}
 
+// undo is settle, up to the first thing that the store refuses. It writes only what
+// is not there any more: a store that copies on write may have no room even for the
+// same bytes, and one that turned read-only takes nothing.
+func (w *writer) undo() error {
 	for _, b := range w.old.kept {
-		if _, err := pwriteFull(k, fd, b.record, crypto.BlockOffset(b.index)); err != nil {
-			failed = append(failed, fmt.Errorf("put back block %d: %w", b.index, err))
+		if err := w.putBack(b); err != nil {
+			return fmt.Errorf("put back block %d: %w", b.index, err)
 		}
 	}
-	cipherSize, err := crypto.CipherSize(size)
-	if err == nil {
-		err = k.Ftruncate(fd, cipherSize)
-	}
-	if err != nil {
-		failed = append(failed, fmt.Errorf("cut the file back: %w", err))
+	if err := w.cutBack(); err != nil {
+		return fmt.Errorf("cut the file back: %w", err)
 	}
 	next := w.nextRecord()
 	if err := w.recount(&next); err != nil {
-		failed = append(failed, err)
+		return err
 	}
 	w.tags.clear()
-	if err := w.sealRecord(w.slot.payload()[:crypto.HeaderSize], next); err != nil {
-		failed = append(failed, err)
-	} else if _, err := pwriteFull(k, fd, w.slot.payload()[crypto.RecordOffset:crypto.HeaderSize],
-		crypto.RecordOffset); err != nil {
-		failed = append(failed, fmt.Errorf("write record: %w", err))
-	} else {
-		w.rec = next
+	same := next
+	same.Generation = w.rec.Generation
+	// The one in the log is not to be made any more: a record beyond it says so.
+	if w.isLogged() {
+		next.Generation++
+	} else if same == w.rec && w.isOnDisk(w.rec) {
+		return nil
 	}
-	if len(failed) > 0 {
-		w.node.vol.log.Error("a failed write left damage", "path", w.node.Path(), "backing", w.node.BackingPath(),
-			"cause", cause, "error", errors.Join(failed...))
+	var header [crypto.HeaderSize]byte // the slot holds the change until this is settled
+	if err := w.sealRecord(header[:], next); err != nil {
+		return err
 	}
-	return cause
+	if _, err := pwriteFull(w.node.vol.backing, w.desc.fd, header[crypto.RecordOffset:], crypto.RecordOffset); err != nil {
+		return fmt.Errorf("write record: %w", err)
+	}
+	w.rec = next
+	return w.syncLogged()
+}
+
+// putBack writes an old block again, unless it is still there.
+func (w *writer) putBack(b keptBlock) error {
+	k, at := w.node.vol.backing, crypto.BlockOffset(b.index)
+	s := getScratch()
+	defer s.put()
+	now := s.cipher[:len(b.record)]
+	n, err := preadFull(k, w.desc.fd, now, at)
+	if err == nil && bytes.Equal(now[:n], b.record) {
+		return nil
+	}
+	_, err = pwriteFull(k, w.desc.fd, b.record, at)
+	return err
+}
+
+// cutBack gives the backing file the length that its record says.
+func (w *writer) cutBack() error {
+	cipherSize, err := crypto.CipherSize(int64(w.rec.Size))
+	if err != nil {
+		return err
+	}
+	var st unix.Statx_t
+	if err := w.node.vol.backing.Statx(w.desc.fd, "", &st); err == nil && int64(st.Size) == cipherSize {
+		return nil
+	}
+	return w.node.vol.backing.Ftruncate(w.desc.fd, cipherSize)
+}
+
+// isOnDisk tells whether the backing file has this record.
+func (f *file) isOnDisk(r crypto.Record) bool {
+	var header [crypto.HeaderSize]byte
+	if n, err := preadFull(f.node.vol.backing, f.desc.fd, header[:], 0); err != nil || n < len(header) {
+		return false
+	}
+	now, err := f.records.Open(header[:])
+	return err == nil && now == r
 }
 
 // recount replaces, in next, the terms of those blocks of the change that did

@@ -144,6 +144,7 @@ type bench struct {
 	kms   *fakeKMS
 	more  []*fakeKMS // of other names
 	log   *bytes.Buffer
+	store Backing // if not the system's
 }
 
 func newBench(t testing.TB, mode KeyMode) *bench {
@@ -153,7 +154,13 @@ func newBench(t testing.TB, mode KeyMode) *bench {
 
 func newBenchWith(t testing.TB, mode KeyMode, kms *fakeKMS) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: filepath.Join(t.TempDir(), "backing"), state: t.TempDir(), kms: kms, log: new(bytes.Buffer)}
+	return newBenchIn(t, t.TempDir(), mode, kms)
+}
+
+// newBenchIn makes a volume and its host state in an empty directory.
+func newBenchIn(t testing.TB, place string, mode KeyMode, kms *fakeKMS) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: filepath.Join(place, "backing"), state: filepath.Join(place, "state"), kms: kms, log: new(bytes.Buffer)}
 	_, err := Init(context.Background(), b.dir, InitOptions{
 		Keys: []kmsprovider.KeyURI{{Provider: "local", KeyID: fakeKey}}, Mode: mode,
 		Providers: b.registry(), StateDir: b.state,
@@ -174,7 +181,7 @@ func (b *bench) registry() *kmsprovider.Registry {
 
 func (b *bench) options() Options {
 	return Options{
-		Providers: b.registry(), StateDir: b.state,
+		Providers: b.registry(), StateDir: b.state, Backing: b.store,
 		Log: slog.New(slog.NewTextHandler(&lockedWriter{w: b.log}, nil)),
 	}
 }

@@ -32,27 +32,40 @@ func (n *Node) Symlink(name, target string, owner Owner) (*Node, Attr, error) {
 	if err != nil {
 		return nil, Attr{}, fmt.Errorf("%w: %w", unix.EINVAL, err)
 	}
-	return n.makeEntry(name, func(d *descriptor, e entryName) error {
-		content := crypto.EncodeSymlink(raw)
-		var id crypto.ID
-		if len(target) > inlineTarget {
-			if id, err = crypto.NewID(v.random); err != nil {
+	content := crypto.EncodeSymlink(raw)
+	var id crypto.ID
+	if len(target) > inlineTarget {
+		if id, err = crypto.NewID(v.random); err != nil {
+			return nil, Attr{}, err
+		}
+		content = id.String()
+	}
+	return n.makeEntry(name, making{link: id, owner: owner, make: func(d *descriptor, backing string) error {
+		if !id.IsZero() {
+			if err := v.storeTarget(content, raw); err != nil {
 				return err
 			}
-			content = id.String()
-			if err := writeNew(v.backing, v.links, content, 0o600, raw); err != nil {
-				return err
-			}
 		}
-		err := v.backing.Symlinkat(content, d.fd, e.backing)
-		if err == nil {
-			err = n.chownEntry(d, e, 0, owner)
-		}
-		if err != nil && !id.IsZero() {
-			_ = v.backing.Unlinkat(v.links, content, 0)
-		}
+		return v.backing.Symlinkat(content, d.fd, backing)
+	}})
+}
+
+// storeTarget writes a long target. It is durable at once, since the fsync of any
+// directory may be the one that a symlink to it relies on; they are rare.
+func (v *Volume) storeTarget(name string, raw []byte) error {
+	if err := writeNew(v.backing, v.links, name, 0o600, raw); err != nil {
 		return err
-	})
+	}
+	fd, err := v.backing.Openat(v.links, name, unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	err = v.backing.Fsync(fd)
+	v.backing.Close(fd)
+	if err == nil {
+		err = v.backing.Fsync(v.links)
+	}
+	return err
 }
 
 // Readlink returns the target of a symbolic link.

@@ -1,68 +1,13 @@
 package volume
 
 import (
+	"errors"
 	"fmt"
-	"maps"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"kmsfs/crypto"
 )
-
-// debts is what was written in this mount without being made durable, though a
-// file cannot be read without it: sidecars and directory records. The first
-// fsync that depends on one pays for it.
-type debts struct {
-	mu       sync.Mutex
-	sidecars map[crypto.ID]struct{}
-	dirs     map[crypto.ID]struct{}
-}
-
-func (b *debts) oweSidecar(id crypto.ID) { b.owe(&b.sidecars, id) }
-func (b *debts) oweDir(id crypto.ID)     { b.owe(&b.dirs, id) }
-
-func (b *debts) owe(set *map[crypto.ID]struct{}, id crypto.ID) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if *set == nil {
-		*set = make(map[crypto.ID]struct{})
-	}
-	(*set)[id] = struct{}{}
-}
-
-func (b *debts) owes(set *map[crypto.ID]struct{}, id crypto.ID) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	_, ok := (*set)[id]
-	return ok
-}
-
-func (b *debts) paid(set *map[crypto.ID]struct{}, id crypto.ID) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(*set, id)
-}
-
-// size is how many debts there are.
-func (b *debts) size() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.sidecars) + len(b.dirs)
-}
-
-// clear forgets all debts, once a sync of the whole store has paid them. Only
-// those of before is known to be: what came later stays.
-func (b *debts) clear(before *debts) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for id := range before.sidecars {
-		delete(b.sidecars, id)
-	}
-	for id := range before.dirs {
-		delete(b.dirs, id)
-	}
-}
 
 // Sync makes the node's content and attributes durable, with all that is needed
 // to read it again: its sidecar, and the records of the directories above.
@@ -82,6 +27,9 @@ func (n *Node) Sync(dataOnly bool) error {
 			return err
 		}
 		defer f.release()
+		if late := n.vol.late.of(n.key.ino); late != nil {
+			return late.cause
+		}
 		if dataOnly {
 			err = k.Fdatasync(f.desc.fd)
 		} else {
@@ -95,7 +43,7 @@ func (n *Node) Sync(dataOnly bool) error {
 		}
 		return n.payParents()
 	case unix.S_IFDIR:
-		if err := n.syncDir(); err != nil {
+		if err := n.syncEntries(); err != nil {
 			return err
 		}
 		if err := n.payDir(); err != nil {
@@ -107,27 +55,73 @@ func (n *Node) Sync(dataOnly bool) error {
 }
 
 func (v *Volume) paySidecar(id crypto.ID) error {
-	if !v.debts.owes(&v.debts.sidecars, id) {
+	return v.debts.pay(sidecarDebt(id), func() error {
+		if err := v.sidecars.sync(id); err != nil {
+			return fmt.Errorf("sync sidecar %s: %w", sidecarPath(id), err)
+		}
 		return nil
+	})
+}
+
+// payParents makes durable what the node's names and the directories above it need,
+// where it was written in this mount.
+func (n *Node) payParents() error {
+	for _, p := range n.known() {
+		for ok := true; ok; p, ok = p.parent.at() {
+			if err := p.parent.payName(p.backing); err != nil {
+				return err
+			}
+			if err := p.parent.payDir(); err != nil {
+				return err
+			}
+		}
 	}
-	if err := v.sidecars.sync(id); err != nil {
-		return fmt.Errorf("sync sidecar %s: %w", sidecarPath(id), err)
-	}
-	v.debts.paid(&v.debts.sidecars, id)
 	return nil
 }
 
-// payParents makes the records of the directories above durable, where they
-// were written in this mount.
-func (n *Node) payParents() error {
-	p, ok := n.at()
-	for ok {
-		if err := p.parent.payDir(); err != nil {
-			return err
-		}
-		p, ok = p.parent.at()
+// payName makes the file of a long name in the directory durable.
+func (n *Node) payName(backing string) error {
+	if !isLongName(backing) {
+		return nil
 	}
-	return nil
+	return n.vol.debts.pay(nameDebt(n, backing), func() error {
+		err := n.syncInside(backing+crypto.LongSuffix, unix.O_RDONLY)
+		if err == unix.ENOENT { // renamed or removed meanwhile
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("sync long name in %q: %w", n.Path(), err)
+		}
+		return n.syncDir()
+	})
+}
+
+// payForArrival makes durable what n needs for an entry that moves to it from
+// another directory, or gets a long name: content that was synced long ago must
+// not become unreachable because the record of a new directory, or the file of a
+// name, did not reach the disk with the move. A file that was never synced has no
+// such content.
+func (n *Node) payForArrival(moved, from *Node, backing string) error {
+	if n.vol.debts.size() == 0 || moved.isFresh() {
+		return nil
+	}
+	if err := n.payName(backing); err != nil {
+		return err
+	}
+	if n == from {
+		return nil
+	}
+	if err := n.payDir(); err != nil {
+		return err
+	}
+	return n.payParents()
+}
+
+// isFresh tells whether a data file was made in this mount and never synced.
+func (n *Node) isFresh() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.file != nil && n.vol.debts.has(sidecarDebt(n.file.id))
 }
 
 // payDir makes the directory's record durable, with its name.
@@ -139,48 +133,63 @@ func (n *Node) payDir() error {
 	if err != nil {
 		return err
 	}
-	if !n.vol.debts.owes(&n.vol.debts.dirs, id) {
+	return n.vol.debts.pay(recordDebt(id), func() error {
+		if err := n.syncRecord(); err != nil {
+			return err
+		}
+		if p, ok := n.at(); ok {
+			return p.parent.syncDir()
+		}
 		return nil
-	}
-	if err := n.syncRecord(); err != nil {
-		return fmt.Errorf("sync directory record of %q: %w", n.Path(), err)
-	}
-	if p, ok := n.at(); ok {
-		if err := p.parent.syncDir(); err != nil {
+	})
+}
+
+// syncEntries makes the directory's entries durable, with what they cannot be used
+// without: who makes a directory and syncs the one above it finds both after a
+// power cut.
+func (n *Node) syncEntries() error {
+	owed := n.vol.debts.within(n)
+	for key, d := range owed {
+		var err error
+		if key.kind == debtName {
+			err = n.syncInside(key.name+crypto.LongSuffix, unix.O_RDONLY)
+		} else {
+			err = d.dir.syncRecord()
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) { // it may be gone meanwhile
 			return err
 		}
 	}
-	n.vol.debts.paid(&n.vol.debts.dirs, id)
+	if err := n.syncDir(); err != nil {
+		return err
+	}
+	n.vol.debts.clear(owed)
 	return nil
 }
 
 func (n *Node) syncRecord() error {
-	d, err := n.use()
+	err := n.syncInside(recordName, unix.O_RDONLY)
+	if err == nil {
+		err = n.syncDir()
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("sync directory record of %q: %w", n.Path(), err)
 	}
-	defer d.release()
-	k := n.vol.backing
-	fd, err := n.openInside(d, recordName, unix.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer k.Close(fd)
-	if err := k.Fsync(fd); err != nil {
-		return err
-	}
-	return n.syncDir()
+	return nil
 }
 
 // syncDir makes the directory's entries durable.
-func (n *Node) syncDir() error {
+func (n *Node) syncDir() error { return n.syncInside(".", unix.O_RDONLY|unix.O_DIRECTORY) }
+
+// syncInside makes durable what name is in the directory.
+func (n *Node) syncInside(name string, flags int) error {
 	d, err := n.use()
 	if err != nil {
 		return err
 	}
 	defer d.release()
 	k := n.vol.backing
-	fd, err := n.openInside(d, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := n.openInside(d, name, flags)
 	if err != nil {
 		return err
 	}
@@ -190,9 +199,7 @@ func (n *Node) syncDir() error {
 
 // syncAll makes everything on the backing store durable.
 func (v *Volume) syncAll() error {
-	v.debts.mu.Lock()
-	before := &debts{sidecars: maps.Clone(v.debts.sidecars), dirs: maps.Clone(v.debts.dirs)}
-	v.debts.mu.Unlock()
+	before := v.debts.snapshot()
 	if err := v.backing.Syncfs(v.rootDesc.fd); err != nil {
 		return fmt.Errorf("sync backing store: %w", err)
 	}

@@ -100,9 +100,9 @@ func (n *Node) linkTemp(temp *Node, name string) (Attr, error) {
 	}); err != nil {
 		return Attr{}, err
 	}
-	_, a, err := n.makeEntry(name, func(d *descriptor, e entryName) error {
-		return n.vol.backing.LinkDescriptor(f.desc.fd, d.fd, e.backing)
-	})
+	_, a, err := n.makeEntry(name, making{make: func(d *descriptor, backing string) error {
+		return n.vol.backing.LinkDescriptor(f.desc.fd, d.fd, backing)
+	}})
 	if err != nil {
 		return Attr{}, fmt.Errorf("link temporary file: %w", err)
 	}

@@ -188,6 +188,9 @@ func (w *writer) removeTerms(next *crypto.Record, first, end uint64) error {
 // anything; one past the last block if there is none. Nothing uses the
 // descriptor's position, which this moves.
 func (f *file) nextData(index uint64) (uint64, error) {
+	if f.late != nil {
+		return index, nil // any may be in its slot
+	}
 	cipherOff, err := f.node.vol.backing.Seek(f.desc.fd, crypto.BlockOffset(index), unix.SEEK_DATA)
 	if err == unix.ENXIO {
 		return crypto.BlockCount(int64(f.rec.Size)), nil
@@ -204,31 +207,27 @@ func (w *writer) cut(next crypto.Record) error {
 	if err != nil {
 		return unix.EFBIG
 	}
-	w.change.flags, w.change.size = slotTruncate, cipherSize
-	return w.carryOut(next)
+	w.change.flags |= slotTruncate
+	w.change.size = cipherSize
+	return w.finish(next)
 }
 
-// carryOut makes a change that writes no blocks but those at the payload's end,
-// and the record. The caller holds file.write.
-func (w *writer) carryOut(next crypto.Record) error {
+// finish makes a change that writes no blocks but those at the payload's end, and
+// the record. The caller holds file.write.
+func (w *writer) finish(next crypto.Record) error {
+	// What comes in the place of blocks that were cut off overwrites them, should
+	// the power be lost: so cutting is durable before.
+	if len(w.change.segments) > 0 || w.change.flags&slotPunch != 0 || next.Size < w.rec.Size {
+		w.logOverwrite()
+	}
 	pay := w.slot.payload()
 	if err := w.sealRecord(pay[:crypto.HeaderSize], next); err != nil {
 		return err
 	}
 	w.change.segments = append(w.change.segments,
 		segment{crypto.RecordOffset, crypto.RecordOffset, crypto.HeaderSize - crypto.RecordOffset})
-	w.arm(w.slot, &w.change)
-	defer w.slot.disarm()
-
-	w.content.Lock()
-	defer w.content.Unlock()
-	if err := w.apply(w.slot, &w.change); err != nil {
-		w.first, w.last = 1, 0 // no blocks but those kept
-		return w.settle(err)
-	}
-	w.rec = next
-	w.tags.clear()
-	return nil
+	w.first, w.last = 1, 0 // no blocks but those kept
+	return w.carryOut(next, w.tags.clear)
 }
 
 // cipherOffToPlain is where in the plaintext the block begins that covers

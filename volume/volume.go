@@ -25,6 +25,9 @@ type Options struct {
 	Providers *kmsprovider.Registry
 	StateDir  string // what this host remembers of volumes; see DefaultStateDir
 	ReadOnly  bool
+	// Strict has every block logged durably before it is overwritten, so that a
+	// power cut leaves it old or new.
+	Strict bool
 	// Mountpoint is shown to those who try to open the volume meanwhile.
 	Mountpoint string
 	// Fingerprint, if not empty, is the one that the volume must have.
@@ -45,6 +48,8 @@ type Options struct {
 	Uptime func() time.Duration
 	// MaxDescriptors bounds the open backing descriptors; 0 means half of the limit.
 	MaxDescriptors int
+
+	backupConfig bool // go by the previous version of volume.json
 }
 
 func (o *Options) now() time.Time {
@@ -57,13 +62,19 @@ func (o *Options) now() time.Time {
 // Volume is an open volume. Its methods, and those of its nodes, are safe for
 // concurrent use.
 type Volume struct {
-	id       crypto.ID
-	config   atomic.Pointer[Config] // see conf
-	mode     KeyMode                // never changes
-	readOnly bool
+	id         crypto.ID
+	config     atomic.Pointer[Config] // see conf
+	mode       KeyMode                // never changes
+	configName string                 // that it was opened by
+	readOnly   bool
+	strict     bool
 	// relaxed: a power cut may have torn unsynced writes, so that seals that
 	// do not match are reported and accepted.
 	relaxed bool
+	// settled: a check has made good what may be torn; see accepts.
+	settled  atomic.Bool
+	settling settling
+	checking bool // fsck: it has the volume for itself, and says itself what does not match
 
 	backing     Backing
 	random      io.Reader
@@ -89,6 +100,7 @@ type Volume struct {
 	pinned      nodeSet
 	badXattrs   sync.Map // messages of damaged attribute names that were logged
 	debts       debts
+	late        lateChanges
 
 	keys     *keyCache
 	setbacks setbacks
@@ -102,9 +114,12 @@ type Volume struct {
 	links   int // descriptor of .kmsfs/links
 	redoDir int // descriptor of .kmsfs/redo
 	redo    *redoFile
-	session *session
-	hosts   *hostStore
-	host    *HostState
+	// holdMode arms a slot that puts a mode back; nil but while replay runs.
+	holdMode  func(*change) error
+	unsettled unsettledIntents
+	session   *session
+	hosts     *hostStore
+	host      *HostState
 }
 
 // Open unwraps the volume key and makes the volume in dir ready for use. One
@@ -130,11 +145,16 @@ func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
 // so only configuration and sidecars may be used. The caller releases it.
 func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
 	v := &Volume{
-		readOnly: o.ReadOnly, backing: o.Backing, random: o.Random, log: o.Log,
+		configName: configName,
+		readOnly:   o.ReadOnly, strict: o.Strict, backing: o.Backing, random: o.Random, log: o.Log,
 		providers: o.Providers, kmsDeadline: o.KMSDeadline, keyTTL: o.KeyTTL, uptime: o.Uptime, meta: -1, links: -1, redoDir: -1,
 	}
 	if v.backing == nil {
 		v.backing = System{}
+	}
+	v.backing = patient{v.backing}
+	if o.backupConfig {
+		v.configName = configBackup
 	}
 	if v.random == nil {
 		v.random = rand.Reader
@@ -187,7 +207,7 @@ func (v *Volume) openTree(dir string) error {
 		return fmt.Errorf("open volume %s: %w", dir, err)
 	}
 	stamp, _ := v.configStamp() // before it is read: a later one is seen as such
-	config, err := readConfigIn(v.backing, v.meta)
+	config, err := readConfigNamed(v.backing, v.meta, v.configName)
 	if err != nil {
 		return fmt.Errorf("open volume %s: %w", dir, err)
 	}
@@ -207,6 +227,9 @@ func (v *Volume) openTree(dir string) error {
 		if err == unix.ENOENT && !v.readOnly {
 			// A sync tool that drops empty directories left it out.
 			if err = v.backing.Mkdirat(v.meta, name, 0o700); err == nil {
+				err = v.backing.Fsync(v.meta) // nobody syncs it later
+			}
+			if err == nil {
 				fd, err = v.backing.Openat(v.meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 			}
 		}
@@ -282,13 +305,9 @@ func (v *Volume) start(o Options) error {
 	if err := v.beginWriting(o); err != nil {
 		return err
 	}
-	fd, err := v.backing.Openat(v.redoDir, v.session.id.String(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("make redo slots: %w", err)
-	}
-	v.redo = newRedoFile(fd, v.session.id, v.vk.Derive(crypto.LabelRedo))
 	v.reaper = &reaper{
 		settle: v.syncAll,
+		copied: v.copiesOf,
 		remove: v.sidecars.remove,
 		failed: func(id crypto.ID, err error) {
 			v.log.Warn("sidecar left behind", "sidecar", sidecarPath(id), "error", err)
@@ -298,9 +317,10 @@ func (v *Volume) start(o Options) error {
 	v.pool = newKeyPool(v.ctx, v.kmsDeadline+100*time.Millisecond, v.newDataKey, func(k newFileKey) {
 		k.keys.drop()
 		_ = v.sidecars.remove(k.id)
-		v.debts.paid(&v.debts.sidecars, k.id)
+		v.debts.forget(sidecarDebt(k.id))
 	})
 	go v.watchConfig()
+	v.settleIntents()
 	return nil
 }
 
@@ -323,13 +343,6 @@ func (v *Volume) Fingerprint() string {
 // ReadOnly tells whether the volume was opened for reading only.
 func (v *Volume) ReadOnly() bool { return v.readOnly }
 
-// Statfs reports on the file system below.
-func (v *Volume) Statfs() (unix.Statfs_t, error) {
-	var st unix.Statfs_t
-	err := v.backing.Statfs(v.rootDesc.fd, &st)
-	return st, err
-}
-
 // Close ends all use of the volume: everything is made durable, the session is
 // ended cleanly and the keys are wiped. Nodes must not be used afterwards.
 func (v *Volume) Close() error {
@@ -342,6 +355,7 @@ func (v *Volume) Close() error {
 			n.Forget()
 		}
 		v.reaper.close()
+		errs = append(errs, v.settleAll())
 		// Only what is durable may be called cleanly ended: from then on every
 		// mismatch is damage.
 		errs = append(errs, v.syncAll())

@@ -39,6 +39,7 @@ func (n *Node) write(ctx context.Context, data []byte, plainOff int64, keepTime 
 	done := 0
 	for done < len(data) {
 		part := data[done:min(len(data), done+maxWrite)]
+		part = part[:f.untilAppend(plainOff+int64(done), len(part))]
 		if err := f.writeAt(ctx, part, plainOff+int64(done), keepTime); err != nil {
 			return done, err
 		}
@@ -78,7 +79,16 @@ func (f *file) writeAt(ctx context.Context, data []byte, plainOff int64, keepTim
 		f.mtime = nil
 		return w.commit()
 	}
-	return f.keepingTime(w.commit)
+	if err := f.knowTime(); err != nil {
+		return err
+	}
+	w.change.flags = slotTimes
+	w.change.mtime = unix.StatxTimestamp{Sec: f.mtime.Sec, Nsec: uint32(f.mtime.Nsec)}
+	err = w.commit()
+	if err != nil {
+		f.mtime = nil
+	}
+	return err
 }
 
 // writer is one write of at most maxWrite bytes on its way to the disk. The
@@ -95,6 +105,7 @@ type writer struct {
 	first, last uint64 // blocks touched
 	old         oldBlocks
 	change      change
+	next        crypto.Record // once it is made
 }
 
 // sealed is where block index goes in the payload, n bytes of plaintext.
@@ -162,17 +173,10 @@ func (w *writer) commit() error {
 	} else {
 		w.change.segments = append(w.change.segments, blocks, record)
 	}
-	w.arm(w.slot, &w.change)
-	defer w.slot.disarm()
-
-	w.content.Lock()
-	defer w.content.Unlock()
-	if err := w.apply(w.slot, &w.change); err != nil {
-		return w.settle(err)
+	if padded || w.first < w.old.count {
+		w.logOverwrite()
 	}
-	w.rec = next
-	w.rememberTags(padded)
-	return nil
+	return w.carryOut(next, func() { w.rememberTags(padded) })
 }
 
 // sealEdges seals the first and last block where data covers them in part: the

@@ -37,8 +37,19 @@ func (v *Volume) beginWriting(o Options) error {
 	if v.host == nil {
 		return fmt.Errorf("host state of volume %s is gone", v.id)
 	}
-	if err := v.recover(boot); err != nil {
+	open, err := v.recover(boot)
+	if err != nil {
 		return err
+	}
+	// Before the slots of the killed session go, this one's hold what is left of
+	// them: the next mount finds it, should this one be killed too.
+	if err := v.makeRedo(); err != nil {
+		return err
+	}
+	for _, in := range open {
+		a := v.arm(*in)
+		a.left = true
+		a.done()
 	}
 	if v.host, err = v.hosts.begin(v.id, id, boot); err != nil {
 		return err
@@ -48,19 +59,50 @@ func (v *Volume) beginWriting(o Options) error {
 	return v.clearRedo()
 }
 
-// recover deals with how the last session on this host ended.
-func (v *Volume) recover(boot string) error {
+// recover deals with how the last session on this host ended, and returns the
+// operations on names that are still to be settled.
+func (v *Volume) recover(boot string) ([]*intent, error) {
 	if v.relaxed = v.host.mayBeTorn(boot); v.relaxed {
-		v.log.Warn("the host stopped while the volume was mounted: what does not match its seal is reported and accepted until the next clean unmount")
+		v.log.Warn("the host stopped while the volume was mounted: what does not match its seal is reported and accepted until a check has settled it")
 	}
-	if v.host.lastEnd(boot) != endKilled {
-		return nil
+	end := v.host.lastEnd(boot)
+	if end == endClean {
+		return nil, nil
 	}
-	n, err := v.replay(v.host.Session)
+	n, open, err := v.replay(v.host.Session, end == endPowerLoss)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	v.log.Info("the last mount was killed; its interrupted changes are finished", "changes_finished", n)
+	// What the last mount wrote and did not sync, nobody owes any more: a sidecar,
+	// say, without which a file that is synced from now on could not be read. And
+	// what was just made again is safe only then from the next power cut.
+	if err := v.syncAll(); err != nil {
+		return nil, err
+	}
+	if end == endPowerLoss {
+		if n > 0 {
+			v.log.Info("changes that were under way are finished from the log", "changes_finished", n)
+		}
+		return nil, nil
+	}
+	v.log.Info("the last mount was killed; its interrupted changes are finished, and its interrupted operations on names are finished or undone",
+		"changes_finished", n, "operations_settled", len(open))
+	return open, nil
+}
+
+// makeRedo makes this session's file of redo slots.
+func (v *Volume) makeRedo() error {
+	fd, err := v.backing.Openat(v.redoDir, v.session.id.String(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("make redo slots: %w", err)
+	}
+	if v.strict { // a log must be found again
+		if err := v.backing.Fsync(v.redoDir); err != nil {
+			v.backing.Close(fd)
+			return fmt.Errorf("sync redo slots: %w", err)
+		}
+	}
+	v.redo = newRedoFile(v.backing, fd, v.session.id, v.vk.Derive(crypto.LabelRedo))
 	return nil
 }
 
@@ -71,6 +113,9 @@ func (v *Volume) clearRedo() error {
 		return fmt.Errorf("list redo slots: %w", err)
 	}
 	for _, e := range entries {
+		if e.name == v.session.id.String() {
+			continue
+		}
 		if err := v.backing.Unlinkat(v.redoDir, e.name, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("remove old redo slots: %w", err)
 		}
@@ -81,7 +126,11 @@ func (v *Volume) clearRedo() error {
 // endWriting gives the volume free and notes that it ended cleanly.
 func (v *Volume) endWriting() error {
 	v.removeRedo()
-	err := v.hosts.end(v.id, v.session.id)
+	end := v.hosts.end
+	if v.mustSettle() {
+		end = v.hosts.cancel
+	}
+	err := end(v.id, v.session.id)
 	v.session.end()
 	return err
 }

@@ -134,6 +134,10 @@ func (t *attendant) status() *mountStatus {
 	v := t.volume.Stats()
 	s.KeyTTLSeconds = t.request.KeyTTL.Seconds()
 	s.Generation, s.CachedKeys, s.PooledKeys = v.Generation, v.CachedKeys, v.PooledKeys
+	s.Unsettled = v.Unsettled
+	if c := v.Settling; c != nil {
+		s.Check = &checkProgress{Percent: int(100 * c.Done / max(c.Total, 1)), Findings: c.Findings}
+	}
 	s.State, s.Reason = stateOf(v.Closed)
 	s.EstimatedCostUSD = estimateCost(s.KMS)
 	return s

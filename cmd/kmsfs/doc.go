@@ -14,6 +14,7 @@
 //	init.go mount.go unmount.go info.go status.go lock.go version.go kms.go      the subcommands
 //	rewrap.go        changing a volume's keys
 //	reencrypt.go     new data keys for files
+//	fsck.go          checking a volume and repairing it
 //	encrypt.go decrypt.go    the subcommands that make and open envelopes
 //	envelope.go      what they share: from flags to the work
 //	envelopeflags.go their common flags

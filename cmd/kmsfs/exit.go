@@ -26,6 +26,8 @@ const (
 	exitUnreachable = 23
 	exitFingerprint = 24
 	exitIntegrity   = 25
+	exitErrorsLeft  = 26
+	exitRepaired    = 27
 )
 
 // Causes that this package itself finds.
@@ -33,6 +35,8 @@ var (
 	errUsage      = errors.New("usage")
 	errNoVolume   = errors.New("no volume")
 	errMountpoint = errors.New("mount point")
+	errErrorsLeft = errors.New("errors are left")
+	errRepaired   = errors.New("repaired")
 )
 
 // exitCode is the one table from errors to exit codes. Where an error has
@@ -53,6 +57,8 @@ func exitCode(err error) int {
 		{errUsage, exitUsage},
 		{volume.ErrKeyChange, exitUsage},
 		{errMountpoint, exitMountpoint},
+		{errErrorsLeft, exitErrorsLeft},
+		{errRepaired, exitRepaired},
 		{errNoVolume, exitNoVolume},
 		{volume.ErrNotVolume, exitNoVolume},
 		{volume.ErrFingerprint, exitFingerprint},

@@ -29,6 +29,8 @@ func TestEachCauseHasItsExitCode(t *testing.T) {
 		{noVolumef("missing"), 6},
 		{volume.ErrNotVolume, 6},
 		{mountpointf("full"), 10},
+		{&causeError{errors.New("2 errors"), errErrorsLeft}, 26},
+		{&causeError{errors.New("2 errors"), errRepaired}, 27},
 		{local.ErrWrongPassphrase, 12},
 		{kmsprovider.ErrAccessDenied, 20},
 		{kmsprovider.ErrKeyDisabled, 21},

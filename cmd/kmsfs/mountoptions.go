@@ -13,6 +13,7 @@ type mountOptions struct {
 	keepOpen    bool
 	noWriteback bool
 	noXattr     bool
+	strict      bool
 	acl         bool
 	nonEmpty    bool
 	remount     bool
@@ -39,7 +40,7 @@ var (
 	}
 	// laterOptions are promised and not there yet: asking for one and not
 	// getting it is worse than an error.
-	laterOptions = []string{"strict", "latency"}
+	laterOptions = []string{"latency"}
 )
 
 // parseMountOptions reads the values of -o, in their order. A sloppy one, which
@@ -79,6 +80,9 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 		return nil
 	case "noxattr":
 		o.noXattr = true
+		return nil
+	case "strict":
+		o.strict = true
 		return nil
 	case "acl":
 		o.acl = true

@@ -19,6 +19,7 @@ func TestMountOptionsAreRead(t *testing.T) {
 		{[]string{"ro,rw"}, mountOptions{}},
 		{[]string{"rw", "ro"}, mountOptions{readOnly: true}},
 		{[]string{"allow_other,open", "writeback=off,nonempty"}, mountOptions{allowOther: true, keepOpen: true, noWriteback: true, nonEmpty: true}},
+		{[]string{"strict"}, mountOptions{strict: true}},
 		{[]string{"nosuid,suid,noatime"}, mountOptions{kernel: []string{"nosuid", "suid", "noatime"}}},
 		{[]string{"keystore=/a=b,passphrase-file=/p"}, mountOptions{keystore: "/a=b", passphrase: "/p"}},
 		{[]string{"fsname=data,fingerprint=ab"}, mountOptions{fsName: "data", fingerprint: "ab"}},
@@ -32,7 +33,7 @@ func TestMountOptionsAreRead(t *testing.T) {
 }
 
 func TestUnknownMountOptionsAreNamed(t *testing.T) {
-	for _, option := range []string{"bogus", "Ro", "ro=1", "writeback=on", "writeback", "nosuid=1", "defaults=1", "uid=5", "=x", " ro"} {
+	for _, option := range []string{"bogus", "Ro", "ro=1", "writeback=on", "writeback", "nosuid=1", "defaults=1", "uid=5", "strict=1", "=x", " ro"} {
 		_, err := parseMountOptions([]string{"ro," + option}, false)
 		if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), `"`+option+`"`) {
 			t.Errorf("-o %q: %v", option, err)
@@ -44,7 +45,7 @@ func TestUnknownMountOptionsAreNamed(t *testing.T) {
 }
 
 func TestPromisedMountOptionsAreRefusedEvenWhenSloppy(t *testing.T) {
-	for _, option := range []string{"strict", "latency=low"} {
+	for _, option := range []string{"latency", "latency=low"} {
 		for _, sloppy := range []bool{false, true} {
 			_, err := parseMountOptions([]string{option}, sloppy)
 			if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), `"`+option+`" is not supported yet`) {

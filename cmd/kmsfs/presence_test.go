@@ -34,7 +34,7 @@ func TestAWatcherWaitsUntilTheProcessEnds(t *testing.T) {
 		t.Fatalf("while the process runs: %v", err)
 	}
 	closeWatchers(p) // as the process's end does
-	if err := w.wait(5 * time.Second); err != nil {
+	if err := w.wait(patience); err != nil {
 		t.Fatalf("after the process's end: %v", err)
 	}
 }
@@ -46,7 +46,7 @@ func TestAWatcherIsToldOfAnUncleanEnd(t *testing.T) {
 	p.gone()
 	p.finish(errors.New("disk full"))
 	closeWatchers(p)
-	if err := w.wait(5 * time.Second); err == nil || !strings.Contains(err.Error(), "disk full") {
+	if err := w.wait(patience); err == nil || !strings.Contains(err.Error(), "disk full") {
 		t.Fatalf("watcher was told %v", err)
 	}
 }

@@ -21,6 +21,7 @@ type mountRequest struct {
 	NoWriteback   bool
 	NoXattr       bool
 	ACL           bool
+	Strict        bool
 	TrustNew      bool
 	Fingerprint   string
 	FsName        string
@@ -65,6 +66,7 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		NoWriteback:   o.noWriteback,
 		NoXattr:       o.noXattr,
 		ACL:           o.acl,
+		Strict:        o.strict,
 		TrustNew:      f.trustNew,
 		Fingerprint:   firstOf(f.fingerprint, o.fingerprint),
 		FsName:        firstOf(f.fsName, o.fsName),

@@ -126,6 +126,11 @@ func (a *app) openKeys(ctx context.Context, backing string) (dir string, registr
 	if err != nil {
 		return "", nil, "", err
 	}
+	return a.openKeysOf(ctx, dir, info)
+}
+
+// openKeysOf is openKeys for a volume that was looked at.
+func (a *app) openKeysOf(ctx context.Context, dir string, info volume.Info) (_ string, registry *kmsprovider.Registry, state string, err error) {
 	sources, err := a.keySources()
 	if err != nil {
 		return "", nil, "", err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +43,10 @@ func TestScripts(t *testing.T) {
 }
 
 const testPassphrase = "correct horse battery staple"
+
+// patience is how long tests wait for what must happen: a busy machine takes its
+// time.
+const patience = time.Minute
 
 // scriptState is what a script holds.
 type scriptState struct {
@@ -122,7 +127,7 @@ func unmountBelow(dir string) {
 		if unix.Unmount(m.mountpoint, 0) != nil {
 			_ = unix.Unmount(m.mountpoint, unix.MNT_DETACH)
 		}
-		_ = w.wait(5 * time.Second)
+		_ = w.wait(patience)
 		w.close()
 	}
 }
@@ -170,14 +175,14 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	// [!] mounted DIR: waits until DIR is a kmsfs mount, or is none any more.
 	"mounted": func(ts *testscript.TestScript, neg bool, args []string) {
 		dir := realDir(ts, args[0])
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			m, ok, err := findMount(dir)
 			ts.Check(err)
 			if (ok && m.fsType == fsType) != neg {
 				return
 			}
 			if time.Now().After(deadline) {
-				ts.Fatalf("%s: mounted is %v after 10 s", dir, neg)
+				ts.Fatalf("%s: mounted is %v after %v", dir, neg, patience)
 			}
 		}
 	},
@@ -197,7 +202,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 			m, ok, err := findMount(realDir(ts, args[1]))
 			ts.Check(err)
 			w := watch(m.device)
-			for i := 0; w == nil && i < 1000; i++ { // one in the foreground has just begun
+			for deadline := time.Now().Add(patience); w == nil && time.Now().Before(deadline); { // one in the foreground has just begun
 				time.Sleep(time.Millisecond)
 				w = watch(m.device)
 			}
@@ -216,7 +221,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	// [!] ended: the process that was signalled ends, or still runs.
 	"ended": func(ts *testscript.TestScript, neg bool, args []string) {
 		s := ts.Value(stateKey{}).(*scriptState)
-		timeout := 10_000
+		timeout := int(patience.Milliseconds())
 		if neg {
 			timeout = 300
 		}
@@ -234,7 +239,11 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	},
 	"letgo": func(ts *testscript.TestScript, _ bool, _ []string) {
 		s := ts.Value(stateKey{}).(*scriptState)
-		ts.Check(s.held.Close())
+		// A program that is being started has it until its exec.
+		syscall.ForkLock.RLock()
+		err := s.held.Close()
+		syscall.ForkLock.RUnlock()
+		ts.Check(err)
 		s.held = nil
 	},
 	// heldwrite TEXT, heldread TEXT: through the file that is held.

@@ -57,6 +57,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	if err = ready(); err == nil {
 		log.Info("mounted", "backing", r.Backing, "mountpoint", r.Mountpoint, "read_only", v.ReadOnly())
 	}
+	v.SettleInBackground()
 	if r.Idle > 0 {
 		m.UnmountWhenIdle(r.Idle)
 	}
@@ -83,7 +84,7 @@ func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry
 		return nil, err
 	}
 	return volume.Open(ctx, r.Backing, volume.Options{
-		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Mountpoint: r.Mountpoint,
+		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Strict: r.Strict, Mountpoint: r.Mountpoint,
 		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, KMSDeadline: r.KMSDeadline, KeyTTL: r.KeyTTL, Log: log,
 	})
 }

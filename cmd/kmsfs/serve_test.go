@@ -32,7 +32,7 @@ func wantCall(t *testing.T, calls <-chan int, n int) {
 		if got != n {
 			t.Fatalf("call %d of leave, want %d", got, n)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("no call %d of leave", n)
 	}
 }

@@ -32,6 +32,10 @@ type mountStatus struct {
 	Since      time.Time `json:"since"`
 	Generation uint64    `json:"generation"` // of volume.json
 
+	// After a power cut, until a check has settled everything.
+	Unsettled bool           `json:"unsettled"` // mismatches are accepted
+	Check     *checkProgress `json:"check"`     // null if none is under way
+
 	KeyTTLSeconds float64 `json:"key_ttl_seconds"` // 0: no limit
 	CachedKeys    int     `json:"cached_keys"`
 	PooledKeys    int     `json:"pooled_keys"`
@@ -42,6 +46,12 @@ type mountStatus struct {
 
 	KMS              map[string]kmsprovider.Usage `json:"kms"` // by provider
 	EstimatedCostUSD float64                      `json:"estimated_cost_usd"`
+}
+
+// checkProgress is how far the check after a power cut is.
+type checkProgress struct {
+	Percent  int `json:"percent"`
+	Findings int `json:"findings"`
 }
 
 const (
@@ -152,6 +162,12 @@ func printStatus(w io.Writer, s *mountStatus) error {
 	row("volume", "%s (generation %d)", s.VolumeID, s.Generation)
 	if s.State != stateUnlocked {
 		row("state", "%s", strings.TrimSuffix(s.State+": "+s.Reason, ": "))
+	}
+	switch {
+	case s.Check != nil:
+		row("after a power cut", "mismatches are accepted while everything is checked: %d %%, %d findings", s.Check.Percent, s.Check.Findings)
+	case s.Unsettled:
+		row("after a power cut", "mismatches are accepted, for not everything could be checked; see the log, and kmsfs fsck --repair")
 	}
 	row("process", "%d of user %d, since %s", s.PID, s.UID, s.Since.Format(time.RFC3339))
 	row("keys in memory", "%d of files, %d ready for new ones, %s", s.CachedKeys, s.PooledKeys, s.lifetime())

@@ -60,8 +60,8 @@ func Moto(t testing.TB) *Server {
 			t.Fatal("moto ended before it served")
 		}
 		return &Server{URL: u, AccessKeyID: "AKIAIOSFODNN7EXAMPLE", Secret: "example"}
-	case <-time.After(time.Minute):
-		t.Fatal("moto does not serve after a minute")
+	case <-time.After(5 * time.Minute):
+		t.Fatal("moto does not serve after 5 minutes")
 		return nil
 	}
 }

@@ -96,10 +96,10 @@ func (p *Proxy) Refuse() {
 	if p.server == nil {
 		return
 	}
+	p.bind(p.address) // before the port could be another's
 	p.socket.Close()
 	p.server.Close()
 	p.server = nil
-	p.bind(p.address)
 }
 
 // Accept accepts connections again.
@@ -131,6 +131,9 @@ func (p *Proxy) bind(address unix.SockaddrInet4) {
 	if err == nil {
 		// Connections of before are still being torn down.
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) // beside the one that listens
 	}
 	if err == nil {
 		err = unix.Bind(fd, &address)

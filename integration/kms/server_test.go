@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -144,17 +146,26 @@ func (s *server) principal(name, policy string) keys {
 }
 
 // freePort returns a port that nobody listens on, for programs that cannot
-// choose one themselves.
+// choose one themselves. It is none of those that the kernel gives to whoever asks
+// for any, other tests that run meanwhile among them.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
+	var first, last int
+	if _, err := fmt.Sscan(string(b), &first, &last); err != nil {
 		t.Fatal(err)
 	}
-	return port
+	const from = 10_000
+	for range 100 {
+		port := strconv.Itoa(from + rand.IntN(max(first-from, 20_000)))
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }

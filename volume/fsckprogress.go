@@ -1,0 +1,59 @@
+package volume
+
+import (
+	"context"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// progress notes that n more bytes of work are done.
+func (c *fsck) progress(n int64) {
+	if c.options.Progress == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done += n
+	c.options.Progress(min(c.done, c.total), c.total)
+}
+
+// count adds up the work that there is below an entry.
+func (c *fsck) count(ctx context.Context, e *fsckEntry) {
+	if ctx.Err() != nil {
+		return
+	}
+	switch e.node.mode {
+	case unix.S_IFREG:
+		c.total += crypto.PlainSizeFloor(e.size) + fileWork
+	case unix.S_IFDIR:
+		if d, err := e.node.use(); err == nil {
+			c.countInside(ctx, d.fd, e.node == c.vol.root)
+			d.release()
+		}
+	}
+}
+
+func (c *fsck) countInside(ctx context.Context, dirfd int, root bool) {
+	entries, err := c.vol.listBacking(dirfd)
+	if err != nil || ctx.Err() != nil {
+		return
+	}
+	for _, e := range entries {
+		switch {
+		case root && e.name == metaDir, strings.HasPrefix(e.name, recordName), isLongNameFile(e.name):
+		case e.kind == unix.S_IFREG:
+			var st unix.Statx_t
+			if c.vol.backing.Statx(dirfd, e.name, &st) == nil {
+				c.total += crypto.PlainSizeFloor(int64(st.Size)) + fileWork
+			}
+		case e.kind == unix.S_IFDIR:
+			if fd, err := c.vol.backing.Openat(dirfd, e.name, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+				c.countInside(ctx, fd, false)
+				c.vol.backing.Close(fd)
+			}
+		}
+	}
+}
