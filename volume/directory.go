@@ -126,7 +126,12 @@ func (n *Node) rewriteDirRecord(mutate func(*crypto.DirRecord)) error {
 	if err := n.vol.dirs.Seal(b[:], n.vol.random, rec); err != nil {
 		return err
 	}
-	if _, err := pwriteFull(k, fd, b[:], 0); err != nil {
+	if n.vol.isShared(fd) {
+		err = n.vol.replaceRecord(d.fd, rec.ID, b[:])
+	} else {
+		_, err = pwriteFull(k, fd, b[:], 0)
+	}
+	if err != nil {
 		return fmt.Errorf("write directory record of %q: %w", n.Path(), err)
 	}
 	n.vol.debts.owe(recordDebt(rec.ID), n)

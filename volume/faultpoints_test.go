@@ -16,7 +16,7 @@ import (
 // Every operation is run with each of its calls on the backing directory failing,
 // once or from then on, with each error that such a call can have.
 
-var faultAll = flag.Bool("fault.all", false, "inject every error at every call, not one after the other in turn")
+var faultAll = flag.Bool("fault.all", false, "inject every error at every call, not one error at some calls")
 
 // fault says what fails: the call number at, counted from 1.
 type fault struct {
@@ -99,7 +99,7 @@ func TestAnOperationThatFailsAnywhereSaysSoAndLeavesTheVolumeWhole(t *testing.T)
 	injected, tolerated := map[string]int{}, map[string]int{}
 	for _, o := range operations() {
 		t.Run(o.name, func(t *testing.T) {
-			b := newBench(t, ModeVolume)
+			b := newBenchIn(t, fastPlace(t), ModeVolume, newFakeKMS())
 			old, new, _ := o.outcome(t, b)
 			k := &tap{Backing: o.store(), through: idle}
 			v := b.open(withTap(k))
@@ -115,7 +115,7 @@ func TestAnOperationThatFailsAnywhereSaysSoAndLeavesTheVolumeWhole(t *testing.T)
 				k.turn(idle)
 				emptied(t, v)
 			}
-			turn := 0
+			faults, taken := sampleOf(o.name, *faultAll, 5, 13), 0
 			for at, c := range count.calls {
 				for how := range 3 {
 					lasting, refusing := how == 1, how == 2
@@ -127,10 +127,11 @@ func TestAnOperationThatFailsAnywhereSaysSoAndLeavesTheVolumeWhole(t *testing.T)
 						errs = []error{unix.ENOSPC, unix.EROFS}
 					}
 					if !*faultAll {
-						errs = []error{errs[turn%len(errs)]}
-						if turn++; raceDetector && turn%5 != 0 {
+						if !faults.takes() {
 							continue
 						}
+						errs = []error{errs[taken%len(errs)]}
+						taken++
 					}
 					for _, err := range errs {
 						if lasting && (err == nil || err == unix.EINTR) {

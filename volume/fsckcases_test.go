@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -168,6 +169,13 @@ var damageCases = []damageCase{
 			ok(t, os.Remove(to))
 			ok(t, os.Rename(from, to))
 		}},
+	{name: "a directory's record is a link to that of the one above", found: []string{"directory-binding", "duplicate-directory", "name", "xattr"}, stays: true,
+		changed: []string{"dir/" + longName + "/" + longName, "dir/" + longName + "/deep", "dir/" + longName + "/recovered.", "dir/" + longName + "/recovered."},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			inner := at("dir/"+longName) + "/" + recordName
+			ok(t, os.Remove(inner))
+			ok(t, os.Link(at("dir")+"/"+recordName, inner))
+		}},
 	{name: "a symlink's target is damaged", found: []string{"symlink"}, changed: []string{"symlink"},
 		do: func(t *testing.T, b *bench, at func(string) string) {
 			ok(t, os.Remove(at("symlink")))
@@ -213,8 +221,21 @@ var damageCases = []damageCase{
 		}},
 	{name: "strangers in .kmsfs", found: []string{"foreign"},
 		do: func(t *testing.T, b *bench, at func(string) string) {
+			for shelf := range 256 {
+				path := filepath.Join(b.dir, metaDir, "keys", fmt.Sprintf("%02x", shelf))
+				if !exists(path) {
+					ok(t, os.WriteFile(path, nil, 0o600))
+					break
+				}
+			}
 			for _, name := range []string{"stranger", "keys/stranger", "links/stranger", sidecarPath(b.id(t, at("big")))[len(metaDir)+1:] + " (copy)"} {
 				ok(t, os.WriteFile(filepath.Join(b.dir, metaDir, name), []byte("x"), 0o600))
+			}
+		}},
+	{name: "directories where sessions and redo slots are", found: []string{"foreign"},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			for _, sub := range []string{sessionsDir, "redo"} {
+				ok(t, os.Mkdir(filepath.Join(b.dir, metaDir, sub, strings.Repeat("1", 32)), 0o700))
 			}
 		}},
 	{name: "no root was kept", found: []string{"root-absent"}, changed: []string{"big"},

@@ -109,13 +109,6 @@ func (c *fsck) makeRecord(e *fsckEntry, id crypto.ID, kept bool) (note string, e
 	if err := v.dirs.Seal(b[:], v.random, rec); err != nil {
 		return "", err
 	}
-	tmp := tmpPrefix + id.String()
-	if err := v.removeStale(d.fd, tmp); err != nil {
-		return "", err
-	}
-	if err := writeNew(v.backing, d.fd, tmp, 0o600, b[:]); err != nil {
-		return "", err
-	}
 	var old string
 	if !kept {
 		old, err = v.setAside(d.fd, recordName, e.backingPath()+"/"+recordName)
@@ -123,7 +116,7 @@ func (c *fsck) makeRecord(e *fsckEntry, id crypto.ID, kept bool) (note string, e
 			return "", err
 		}
 	}
-	if err := v.backing.Renameat2(d.fd, tmp, d.fd, recordName, 0); err != nil {
+	if err := v.replaceRecord(d.fd, id, b[:]); err != nil {
 		return "", err
 	}
 	c.dirs[id] = e.path()
@@ -135,6 +128,26 @@ func (c *fsck) makeRecord(e *fsckEntry, id crypto.ID, kept bool) (note string, e
 		note += "; the damaged one is in " + old
 	}
 	return note, nil
+}
+
+// replaceRecord puts a new file in the place of a directory's record, or where one
+// is missing.
+func (v *Volume) replaceRecord(dirfd int, id crypto.ID, b []byte) error {
+	tmp := tmpPrefix + id.String()
+	if err := v.removeStale(dirfd, tmp); err != nil {
+		return err
+	}
+	if err := writeNew(v.backing, dirfd, tmp, 0o600, b); err != nil {
+		return err
+	}
+	return v.backing.Renameat2(dirfd, tmp, dirfd, recordName, 0)
+}
+
+// isShared tells, to a check, whether a record that is open as fd has other names,
+// planted in other directories: what is written into it would change those, too.
+func (v *Volume) isShared(fd int) bool {
+	var st unix.Statx_t
+	return v.checking && v.backing.Statx(fd, "", &st) == nil && st.Nlink > 1
 }
 
 // removeStale removes what is in the way of a temporary.

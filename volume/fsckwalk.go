@@ -37,9 +37,11 @@ func (w *fsckWalk) entry(ctx context.Context, e *fsckEntry) error {
 		w.group.Go(func() error { return w.file(ctx, e) })
 	case unix.S_IFLNK:
 		w.tally(&w.report.Symlinks)
+		w.xattrs(e) // before it is set aside
 		w.symlink(e)
 	default:
 		w.tally(&w.report.Others)
+		w.xattrs(e)
 	}
 	return nil
 }

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"io"
 	"reflect"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -167,12 +167,21 @@ func FuzzDirectoryEntries(f *testing.F) {
 	}
 	f.Add(buf[:n])
 	f.Add([]byte{})
+	for _, name := range []string{"\x00", "../x\x00"} {
+		entry := bytes.Clone(buf[:19])
+		binary.NativeEndian.PutUint16(entry[16:], uint16(19+len(name)))
+		f.Add(append(entry, name...))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k := &oneRead{left: b}
 		var rest []byte
 		for range len(b) + 2 {
-			if _, err := nextDirent(k, -1, make([]byte, 4096), &rest); err == io.EOF || err != nil {
+			e, err := nextDirent(k, -1, make([]byte, 4096), &rest)
+			if err != nil {
 				return
+			}
+			if e.name == "" || strings.ContainsAny(e.name, "/\x00") {
+				t.Fatalf("no entry of a directory has the name %q", e.name)
 			}
 		}
 		t.Fatal("entries without end")

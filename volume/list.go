@@ -104,7 +104,8 @@ type dirent struct {
 }
 
 // nextDirent takes one entry from what is left of buf, filling it first if need
-// be. The layout is that of getdents64(2).
+// be. The layout is that of getdents64(2). What no name of an entry can be is EIO:
+// an empty one would stand for the directory itself, one with a slash lead out of it.
 func nextDirent(k Backing, fd int, buf []byte, rest *[]byte) (dirent, error) {
 	if len(*rest) == 0 {
 		n, err := k.Getdents(fd, buf)
@@ -127,6 +128,9 @@ func nextDirent(k Backing, fd int, buf []byte, rest *[]byte) (dirent, error) {
 	}
 	*rest = b[size:]
 	name, _, _ := bytes.Cut(b[fixed:size], []byte{0})
+	if len(name) == 0 || bytes.IndexByte(name, '/') >= 0 {
+		return dirent{}, unix.EIO
+	}
 	return dirent{
 		name: string(name),
 		ino:  binary.NativeEndian.Uint64(b),

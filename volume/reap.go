@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -157,8 +158,8 @@ func (v *Volume) strangers(dir *Node) (map[crypto.ID]bool, error) {
 // readHead reads as much of a file as has its ID; less of what is shorter, or
 // no file.
 func (v *Volume) readHead(dirfd int, name string) ([]byte, error) {
-	fd, err := v.backing.Openat(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err == unix.ENOENT || err == unix.ELOOP || err == unix.ENXIO {
+	fd, err := openPlain(v.backing, dirfd, name, unix.O_RDONLY)
+	if err == unix.ENOENT || errors.Is(err, errNotPlain) {
 		return nil, nil
 	}
 	if err != nil {
@@ -167,8 +168,5 @@ func (v *Volume) readHead(dirfd int, name string) ([]byte, error) {
 	defer v.backing.Close(fd)
 	b := make([]byte, crypto.RecordOffset)
 	n, err := preadFull(v.backing, fd, b, 0)
-	if err == unix.EISDIR || err == unix.ESPIPE {
-		err = nil
-	}
 	return b[:max(0, n)], err
 }

@@ -36,7 +36,16 @@ type manipulation struct {
 func (m *manipulation) String() string { return m.kind + ", " + m.how + " (" + m.detail + ")" }
 
 // tally counts what became of the manipulations of one kind.
-type tally struct{ seen, harmless, unseen int }
+type tally struct {
+	seen, harmless, unseen   int // by reading
+	checked, found, repaired int // by fsck, where it was run
+}
+
+func (t *tally) add(c checked) {
+	t.checked++
+	t.found += min(1, len(c.found))
+	t.repaired += min(1, c.repaired)
+}
 
 func TestTamperMatrix(t *testing.T) {
 	table := make(map[[2]string]*tally)
@@ -71,11 +80,19 @@ func (w *tamperTree) try(m *manipulation, table map[[2]string]*tally, rows map[s
 	watchdog := time.AfterFunc(2*time.Minute, func() { panic("hangs: " + m.String()) })
 	defer watchdog.Stop()
 	m.do(w)
-	d := w.read(m)
-	if m.undo != nil {
-		m.undo(w)
+	got, d := w.read(m)
+	w.tried++
+	var c checked
+	if m.isChecked(w.tried) {
+		c = w.check(m, got, &d)
+		w.load(w.saved)
+		clear(w.touched)
+	} else {
+		if m.undo != nil {
+			m.undo(w)
+		}
+		w.restore()
 	}
-	w.restore()
 
 	key := [2]string{m.kind, m.how}
 	if table[key] == nil {
@@ -85,6 +102,12 @@ func (w *tamperTree) try(m *manipulation, table map[[2]string]*tally, rows map[s
 		w.t.Helper()
 		w.failures++
 		w.t.Errorf("%s, key mode %s: %s", m, w.mode, fmt.Sprintf(format, args...))
+	}
+	if m.isChecked(w.tried) {
+		table[key].add(c)
+		if len(c.wrong) > 0 {
+			fail("found %q: %s", c.found, strings.Join(c.wrong, "\n\t"))
+		}
 	}
 	switch {
 	case len(d.wrong) > 0:
@@ -107,7 +130,7 @@ func (w *tamperTree) try(m *manipulation, table map[[2]string]*tally, rows map[s
 
 // read opens the volume as a mount does and reads everything. Nothing that
 // outlives the process may change meanwhile.
-func (w *tamperTree) read(m *manipulation) (d difference) {
+func (w *tamperTree) read(m *manipulation) (got observation, d difference) {
 	defer func() {
 		if p := recover(); p != nil {
 			d.wrong = append(d.wrong, fmt.Sprintf("panic: %v", p))
@@ -134,32 +157,37 @@ func (w *tamperTree) read(m *manipulation) (d difference) {
 			d.wrong = append(d.wrong, "not concerned: open: "+err.Error())
 		}
 		d.seen = append(d.seen, err.Error())
-		return d
+		return nil, d
 	}
 	reading.Store(true)
-	got := observe(v, w.base)
+	got = observe(v, w.base)
 	reading.Store(false)
 	d = got.compare(w.base, m.owners)
 	d.wrong = append(d.wrong, changed...)
 	if err := v.Close(); err != nil {
 		d.wrong = append(d.wrong, "close: "+err.Error())
 	}
-	return d
+	return got, d
 }
 
 // wantUntouched makes sure that putting things back did so.
 func (w *tamperTree) wantUntouched() {
 	w.t.Helper()
 	m := manipulation{kind: "nothing", how: "nothing"}
-	if d := w.read(&m); len(d.seen)+len(d.silent)+len(d.wrong) > 0 {
+	if _, d := w.read(&m); len(d.seen)+len(d.silent)+len(d.wrong) > 0 {
 		w.t.Errorf("at the end, with everything put back: %+v", d)
 	}
+}
+
+// String is the columns of the table.
+func (t *tally) String() string {
+	return fmt.Sprintf("%d\t%d\t%d\t%d\t%d\t%d", t.seen, t.harmless, t.unseen, t.checked, t.found, t.repaired)
 }
 
 func printTable(table map[[2]string]*tally) string {
 	var b strings.Builder
 	p := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprint(p, "object\tmanipulation\tdetected\tharmless\tundetectable\n")
+	fmt.Fprint(p, "object\tmanipulation\tdetected\tharmless\tundetectable\tchecked\tfound\trepaired\n")
 	keys := make([][2]string, 0, len(table))
 	for k := range table {
 		keys = append(keys, k)
@@ -168,10 +196,11 @@ func printTable(table map[[2]string]*tally) string {
 	var sum tally
 	for _, k := range keys {
 		c := table[k]
-		fmt.Fprintf(p, "%s\t%s\t%d\t%d\t%d\n", k[0], k[1], c.seen, c.harmless, c.unseen)
+		fmt.Fprintf(p, "%s\t%s\t%s\n", k[0], k[1], c)
 		sum.seen, sum.harmless, sum.unseen = sum.seen+c.seen, sum.harmless+c.harmless, sum.unseen+c.unseen
+		sum.checked, sum.found, sum.repaired = sum.checked+c.checked, sum.found+c.found, sum.repaired+c.repaired
 	}
-	fmt.Fprintf(p, "all\t\t%d\t%d\t%d\n", sum.seen, sum.harmless, sum.unseen)
+	fmt.Fprintf(p, "all\t\t%s\n", &sum)
 	_ = p.Flush()
 	return b.String()
 }

@@ -22,7 +22,8 @@ type tamperTree struct {
 	strange             map[string]tamperEntry // the other volume's
 	base                observation
 	touched             map[string]bool // backing paths to put back
-	failures            int
+	saved               string          // as now, with host state
+	failures, tried     int
 }
 
 // tamperEntry is where an entry lies in the backing directory.
@@ -53,6 +54,7 @@ func newTamperTree(t *testing.T, mode KeyMode) *tamperTree {
 	changeTamperTree(t, v)
 	w.close(v)
 	copyTree(t, w.dir, w.now)
+	w.saved = w.save()
 
 	other := newBenchWith(t, mode, kms)
 	v = other.open()
