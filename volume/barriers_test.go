@@ -17,8 +17,14 @@ import (
 var needless = map[string]string{
 	"fsync of shelf of sidecars, by Rewrap run syncShelf": "the syncfs at the end of a rewrap does it, too; " +
 		"without it a power cut would take back all of a long one",
+	"fsync of directory, by Link makeEntry payName":                          noOrder,
+	"fsync of directory, by Rename run payName":                              noOrder,
+	"fsync of directory, by Sync payParents payName":                         noOrder,
 	"fsync of replacement for volume.json.bak, by Rewrap run writeTemporary": "a copy for repairs, which no mount reads",
 }
+
+// noOrder: the file of a long name is made before the name itself.
+const noOrder = "the models keep the order of changes within a directory; stores may not, and then a synced file is lost"
 
 // The test of power loss finds out about every barrier: without it, some state
 // breaks a promise.
@@ -27,14 +33,14 @@ func TestEveryBarrierIsNeeded(t *testing.T) {
 	broken := map[string]string{}
 	for _, p := range []powerLoss{{ModeFile, true}, {ModeFile, false}} {
 		l, h := p.record(t, seed, 0, nil)
-		if v := l.try(h, seed, p.strict, 0, 60); len(v.violations) > 0 {
+		if v := l.try(h, seed, p.strict, 0, 30); len(v.violations) > 0 {
 			t.Fatalf("%s, with all barriers: %d violations, such as: %s", p, len(v.violations), v.violations[0])
 		}
 		classes := slices.Sorted(maps.Keys(l.rec.seen))
 		if !*powerBarriers {
 			rng := rand.New(rand.NewPCG(drawSeed(), 4))
 			rng.Shuffle(len(classes), func(i, j int) { classes[i], classes[j] = classes[j], classes[i] })
-			classes = classes[:min(3, len(classes))]
+			classes = classes[:min(2, len(classes))]
 		}
 		for _, class := range classes {
 			if needless[class] == "" && (broken[class] == "" || strings.HasPrefix(broken[class], "nothing")) {

@@ -102,13 +102,6 @@ func (c *fsck) findMeta(kind FindingKind, backing, format string, args ...any) *
 	return c.add(&Finding{Kind: kind, Backing: backing, Block: -1, Problem: fmt.Sprintf(format, args...)})
 }
 
-// findBlock notes something about a block.
-func (c *fsck) findBlock(kind FindingKind, e *fsckEntry, block uint64, format string, args ...any) *Finding {
-	f := c.find(kind, e, format, args...)
-	f.Block = int64(block)
-	return f
-}
-
 // doubt notes that a file's ID is not proven: its key may be one that nothing seems
 // to use.
 func (c *fsck) doubt() {

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -220,8 +221,21 @@ var damageCases = []damageCase{
 		}},
 	{name: "strangers in .kmsfs", found: []string{"foreign"},
 		do: func(t *testing.T, b *bench, at func(string) string) {
+			for shelf := range 256 {
+				path := filepath.Join(b.dir, metaDir, "keys", fmt.Sprintf("%02x", shelf))
+				if !exists(path) {
+					ok(t, os.WriteFile(path, nil, 0o600))
+					break
+				}
+			}
 			for _, name := range []string{"stranger", "keys/stranger", "links/stranger", sidecarPath(b.id(t, at("big")))[len(metaDir)+1:] + " (copy)"} {
 				ok(t, os.WriteFile(filepath.Join(b.dir, metaDir, name), []byte("x"), 0o600))
+			}
+		}},
+	{name: "directories where sessions and redo slots are", found: []string{"foreign"},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			for _, sub := range []string{sessionsDir, "redo"} {
+				ok(t, os.Mkdir(filepath.Join(b.dir, metaDir, sub, strings.Repeat("1", 32)), 0o700))
 			}
 		}},
 	{name: "no root was kept", found: []string{"root-absent"}, changed: []string{"big"},

@@ -80,8 +80,8 @@ func sessionLeftovers(dir string, o Options) ([]*Finding, error) {
 			return nil, fmt.Errorf("list %s/%s: %w", metaDir, sub, err)
 		}
 		for _, e := range entries {
-			if _, err := crypto.ParseID(e.name); err != nil {
-				continue
+			if !isOfSession(e) {
+				continue // see checkSessions
 			}
 			f := &Finding{
 				Kind: FindingLeftover, Backing: metaDir + "/" + sub + "/" + e.name, Block: -1, Harmless: true,
@@ -94,6 +94,12 @@ func sessionLeftovers(dir string, o Options) ([]*Finding, error) {
 		}
 	}
 	return out, nil
+}
+
+// isOfSession tells whether an entry of .kmsfs/sessions or redo may be a mount's.
+func isOfSession(e dirent) bool {
+	_, err := crypto.ParseID(e.name)
+	return err == nil && (e.kind == unix.S_IFREG || e.kind == 0)
 }
 
 // restoreConfig puts the previous version of volume.json in the place of a

@@ -140,7 +140,7 @@ func (c *fsck) checkShelves() error {
 			continue
 		}
 		dir, err := v.sidecars.shelf(crypto.ID{first[0]}, false)
-		if err == unix.ENOTDIR || err == unix.ELOOP {
+		if isNoDirectory(err) {
 			c.foreign(v.sidecars.dir, s.name, at)
 			continue
 		}
@@ -174,12 +174,40 @@ func (c *fsck) checkMeta() error {
 	}
 	for _, e := range entries {
 		switch e.name {
-		case configName, configBackup, "keys", "links", "redo", sessionsDir, lostFoundDir:
+		case configName, configBackup, "keys", "links":
+		case lostFoundDir:
+			if e.kind != unix.S_IFDIR && e.kind != 0 {
+				c.foreign(v.meta, e.name, metaDir+"/"+e.name)
+			}
+		case "redo", sessionsDir:
+			if err := c.checkSessions(e.name); err != nil {
+				return err
+			}
 		case configName + tmpSuffix, configBackup + tmpSuffix:
 			f := c.findMeta(FindingLeftover, metaDir+"/"+e.name, "what was being written when something was interrupted")
 			c.discard(f, "", func() error { return v.backing.Unlinkat(v.meta, e.name, 0) })
 		default:
 			c.foreign(v.meta, e.name, metaDir+"/"+e.name)
+		}
+	}
+	return nil
+}
+
+// checkSessions looks for what no mount has made in .kmsfs/sessions or redo.
+func (c *fsck) checkSessions(sub string) error {
+	v, at := c.vol, metaDir+"/"+sub
+	dir, err := v.backing.Openat(v.meta, sub, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", at, err)
+	}
+	defer v.backing.Close(dir)
+	entries, err := v.listBacking(dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", at, err)
+	}
+	for _, e := range entries {
+		if !isOfSession(e) {
+			c.foreign(dir, e.name, at+"/"+e.name)
 		}
 	}
 	return nil

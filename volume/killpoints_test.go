@@ -87,6 +87,9 @@ func (k *killer) through(c call, do func(int) error) error {
 	slots, _ := filepath.Glob(filepath.Join(k.b.dir, metaDir, "redo", "*"))
 	host, _ := filepath.Glob(filepath.Join(k.b.state, "*.json"))
 	for _, f := range append(slots, host...) {
+		if st, err := os.Lstat(f); err != nil || !st.Mode().IsRegular() {
+			continue // planted
+		}
 		k.kept = append(k.kept, copyFile(f))
 	}
 	return unix.EIO

@@ -22,6 +22,11 @@ const (
 func (v *Volume) openLostFound() (int, error) {
 	k := v.backing
 	fd, err := k.Openat(v.meta, lostFoundDir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if isNoDirectory(err) && !v.readOnly { // checkMeta sets it aside
+		if err = k.Renameat2(v.meta, lostFoundDir, v.meta, lostFoundDir+".not", unix.RENAME_NOREPLACE); err == nil {
+			err = unix.ENOENT
+		}
+	}
 	if err == unix.ENOENT && !v.readOnly {
 		if err = k.Mkdirat(v.meta, lostFoundDir, 0o700); err == nil {
 			fd, err = k.Openat(v.meta, lostFoundDir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -29,6 +34,9 @@ func (v *Volume) openLostFound() (int, error) {
 	}
 	return fd, err
 }
+
+// isNoDirectory tells that something else is in the place of a directory.
+func isNoDirectory(err error) bool { return err == unix.ENOTDIR || err == unix.ELOOP }
 
 // newLostPlace makes a directory in lost+found for something that was at backing,
 // a path below BACKING. The caller closes it.
@@ -106,7 +114,7 @@ func (c *fsck) setAside(f *Finding, e *fsckEntry) {
 // whether some of it may need any.
 func (v *Volume) lostUses(ids map[crypto.ID]bool, links map[string]bool) (known bool, err error) {
 	fd, err := v.openLostFound()
-	if err == unix.ENOENT {
+	if err == unix.ENOENT || isNoDirectory(err) {
 		return true, nil
 	}
 	if err != nil {

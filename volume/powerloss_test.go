@@ -18,8 +18,8 @@ import (
 var (
 	powerSeed     = flag.Uint64("powerloss.seed", 1, "seed of the power loss tests; 0 draws one")
 	powerSteps    = flag.Int("powerloss.steps", 20, "random operations before the power is lost, after those that are always the same")
-	powerStates   = flag.Int("powerloss.states", 100, "sampled states in each configuration")
-	powerAll      = flag.Bool("powerloss.all", false, "every prefix of the history besides, not one in eight")
+	powerStates   = flag.Int("powerloss.states", 60, "sampled states in each configuration")
+	powerAll      = flag.Bool("powerloss.all", false, "every prefix of the history besides, not one in twelve")
 	powerBarriers = flag.Bool("powerloss.barriers", false, "leave out every barrier, one after the other, not some")
 )
 
@@ -135,7 +135,7 @@ func TestWhatWasSyncedSurvivesAPowerCutAtAnyMoment(t *testing.T) {
 			seed := drawSeed()
 			t.Logf("-powerloss.seed %d", seed)
 			l, h := p.record(t, seed, *powerSteps, nil)
-			every := 8
+			every := 12
 			if *powerAll {
 				every = 1
 			}

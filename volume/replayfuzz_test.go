@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,7 +128,7 @@ func FuzzReplay(f *testing.F) {
 		}
 	}
 	if !slices.ContainsFunc(changes, func(c armedChange) bool { return !bytes.Equal(c.before, c.after) }) {
-		f.Fatal(fmt.Sprint("no change changes anything"))
+		f.Fatal("no change changes anything")
 	}
 	f.Fuzz(func(t *testing.T, which uint8, at uint32, with []byte, logged bool) {
 		if done, changed := try(t, which, at, with, logged); done > 0 && changed && at < slotHeader {

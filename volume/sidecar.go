@@ -131,6 +131,9 @@ func (s *sidecarStore) list(clean bool) ([]crypto.ID, error) {
 			continue
 		}
 		dir, err := s.shelf(crypto.ID{first[0]}, false)
+		if isNoDirectory(err) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list sidecars: open %s: %w", e.name, err)
 		}

@@ -116,7 +116,12 @@ func (v *Volume) clearRedo() error {
 		if e.name == v.session.id.String() {
 			continue
 		}
-		if err := v.backing.Unlinkat(v.redoDir, e.name, 0); err != nil && err != unix.ENOENT {
+		err := v.backing.Unlinkat(v.redoDir, e.name, 0)
+		if err == unix.EISDIR {
+			v.log.Warn("a directory is where redo slots are: fsck sets it aside", "backing", metaDir+"/redo/"+e.name)
+			continue
+		}
+		if err != nil && err != unix.ENOENT {
 			return fmt.Errorf("remove old redo slots: %w", err)
 		}
 	}

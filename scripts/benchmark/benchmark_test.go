@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -51,12 +52,13 @@ func smallTree(t *testing.T) (dir string, files int) {
 	return dir, files
 }
 
-func TestEveryWorkloadOfMountsRunsOnEverySubject(t *testing.T) {
+func TestKMSCallsOfKmsfsAsASubject(t *testing.T) {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
 	}
 	tree, files := smallTree(t)
-	r := measured(t, "-workloads", "untar,tarc", "-rounds", "2", "-delay", "2ms", "-tree", tree)
+	r := measured(t, "-workloads", "untar,tarc", "-subjects", "kmsfs-file,kmsfs-file-slow,kmsfs-volume,kmsfs-volume-slow,native",
+		"-rounds", "2", "-delay", "2ms", "-tree", tree)
 	if want := 2 * 5; len(r.Results) != want || r.Tree.Files != files {
 		t.Fatalf("%d results and %d files, want %d and %d", len(r.Results), r.Tree.Files, want, files)
 	}
@@ -68,6 +70,49 @@ func TestEveryWorkloadOfMountsRunsOnEverySubject(t *testing.T) {
 			t.Errorf("%s on %s: usage %+v", x.Workload, x.Subject, x.Usage)
 		}
 		wantCalls(t, x, files)
+	}
+}
+
+func TestEveryWorkloadOfMountsRuns(t *testing.T) {
+	var names []string
+	for _, w := range workloads {
+		if w.kind == mounts {
+			names = append(names, w.name)
+		}
+	}
+	measuredOnMounts(t, names, []string{"kmsfs-file", "native"})
+}
+
+func TestPeersAreMeasured(t *testing.T) {
+	loopback := filepath.Join(t.TempDir(), "loopback")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", loopback, "github.com/hanwen/go-fuse/v2/example/loopback").CombinedOutput(); err != nil {
+		t.Fatalf("build loopback: %v\n%s", err, out)
+	}
+	subjects := []string{"kmsfs-file"}
+	for _, p := range peers(loopback, "") {
+		if !p.slow {
+			subjects = append(subjects, p.name)
+		}
+	}
+	measuredOnMounts(t, []string{"create", "tarc"}, subjects, "-loopback", loopback)
+}
+
+// measuredOnMounts measures little of each workload on each subject.
+func measuredOnMounts(t *testing.T, workloads, subjects []string, args ...string) {
+	t.Helper()
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
+	}
+	tree, _ := smallTree(t)
+	r := measured(t, append(args, "-workloads", strings.Join(workloads, ","), "-subjects", strings.Join(subjects, ","),
+		"-rounds", "1", "-scale", "0.002", "-tree", tree)...)
+	if want := len(workloads) * len(subjects); len(r.Results) != want {
+		t.Fatalf("%d results, want %d", len(r.Results), want)
+	}
+	for _, x := range r.Results {
+		if len(x.Seconds) != 1 || x.Min <= 0 || (x.Subject != "native") != (x.Usage[0].Peak > 0) {
+			t.Errorf("%s on %s: %v, %+v", x.Workload, x.Subject, x.Seconds, x.Usage)
+		}
 	}
 }
 
@@ -154,6 +199,7 @@ func TestWhatIsNotThereIsRefusedByName(t *testing.T) {
 		{"-subjects", "native,nothing", `no subject is called "nothing"`},
 		{"-rounds", "0", "0 rounds"},
 		{"-size", "0", "a file of 0 MiB"},
+		{"-scale", "0", "a scale of 0"},
 		{"-subjects", "official", `no subject is called "official"`}, // without its flag
 	} {
 		var out bytes.Buffer

@@ -24,8 +24,9 @@ import (
 func kmsfsSubject(name, mode string, delay time.Duration) subject {
 	s := subject{
 		name: name, kind: mounts, store: "kmsfs-" + mode,
-		what: fmt.Sprintf("kmsfs in key mode %s, %v a KMS call", mode, delay),
-		make: func(ctx context.Context, p place) error { return makeVolume(ctx, p, volume.KeyMode(mode)) },
+		what:      fmt.Sprintf("kmsfs in key mode %s, %v a KMS call", mode, delay),
+		onRequest: delay > 0,
+		make:      func(ctx context.Context, p place) error { return makeVolume(ctx, p, volume.KeyMode(mode)) },
 		mount: func(ctx context.Context, p place) (mount, error) {
 			return startDaemon(ctx, p, delay)
 		},
@@ -70,9 +71,8 @@ func registry(p kmsprovider.Provider) *kmsprovider.Registry {
 
 // daemonMount is a volume served by a process of its own.
 type daemonMount struct {
-	point string
-	cmd   *exec.Cmd
-	out   *bufio.Reader
+	daemonProcess
+	out *bufio.Reader
 }
 
 func startDaemon(ctx context.Context, p place, delay time.Duration) (mount, error) {
@@ -92,16 +92,15 @@ func startDaemon(ctx context.Context, p place, delay time.Duration) (mount, erro
 	if err != nil {
 		return nil, fmt.Errorf("start daemon: %w", err)
 	}
-	m := &daemonMount{point: p.mountpoint, cmd: cmd, out: bufio.NewReader(out)}
+	m := &daemonMount{daemonProcess{p.mountpoint, cmd}, bufio.NewReader(out)}
 	if line, err := m.out.ReadString('\n'); line != ready+"\n" {
 		return nil, errors.Join(fmt.Errorf("mount %s: the daemon says %q, %v", p.backing, line, err), cmd.Wait())
 	}
 	return m, ctx.Err()
 }
 
-func (m *daemonMount) dir() string { return m.point }
-
 func (m *daemonMount) unmount() (u usage, err error) {
+	peak := m.peak()
 	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return u, fmt.Errorf("stop daemon: %w", err)
 	}
@@ -113,9 +112,6 @@ func (m *daemonMount) unmount() (u usage, err error) {
 		_ = unix.Unmount(m.point, unix.MNT_DETACH)
 		return u, fmt.Errorf("serve %s: %w", m.point, err)
 	}
-	if r, ok := m.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		u.Peak = r.Maxrss
-	}
-	u.CPU = (m.cmd.ProcessState.UserTime() + m.cmd.ProcessState.SystemTime()).Seconds()
+	u.Peak, u.CPU = peak, m.cpu()
 	return u, nil
 }

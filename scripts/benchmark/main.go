@@ -5,9 +5,13 @@
 //	main.go      flags
 //	matrix.go    the rounds: every workload on every subject
 //	workload.go  what a workload is, and the list of them
-//	tree.go      workloads on a tree of source files: untar, tarc
+//	bigfile.go   workloads on one large file
+//	smallfiles.go  workloads on many small files, and on a database
+//	tree.go      workloads on a tree of source files
 //	message.go   workloads of encryption commands, and these as subjects
 //	subject.go   what a subject is, and the list of them
+//	peer.go      file systems of others as subjects
+//	process.go   what a process that serves a mount costs
 //	kmsfs.go     kmsfs as a subject: a daemon of its own, whose KMS takes a given time
 //	daemon.go    that daemon, which is this program again
 //	place.go     directories to work in
@@ -53,7 +57,10 @@ type settings struct {
 	tree      string
 	json      string
 	delay     time.Duration
-	size      int    // of the file that commands work on, in MiB
+	size      int // of the file that commands work on, in MiB
+	scale     float64
+	loopback  string // the example of go-fuse
+	gocryptfs string // a current one
 	kmsfs     string // the command
 	official  string // aws-encryption-cli
 	workloads []workload
@@ -86,6 +93,9 @@ func parse(args []string, stdout, stderr io.Writer) (s settings, done bool, err 
 	f.StringVar(&s.json, "json", "", "write the results to `FILE`, too")
 	f.DurationVar(&s.delay, "delay", 10*time.Millisecond, "what a KMS call takes on the subjects that have a slow KMS")
 	f.IntVar(&s.size, "size", 256, "`MIB` of the file that commands encrypt and decrypt")
+	f.Float64Var(&s.scale, "scale", 1, "how large files and how many of them there are on mounts, by `FACTOR`")
+	f.StringVar(&s.loopback, "loopback", "", "go-fuse's example/loopback, as `FILE`, to measure beside kmsfs")
+	f.StringVar(&s.gocryptfs, "gocryptfs", "", "a gocryptfs newer than the installed one, as `FILE`, to measure beside kmsfs")
 	f.StringVar(&s.kmsfs, "kmsfs", "", "the kmsfs command, as `FILE`, to measure what it does beside mounts")
 	f.StringVar(&s.official, "official", "", "aws-encryption-cli, as `FILE`, to measure beside that")
 	workloadNames := f.String("workloads", "", "`NAMES` of workloads, separated by commas (default: all)")
@@ -103,19 +113,29 @@ func parse(args []string, stdout, stderr io.Writer) (s settings, done bool, err 
 	if s.size < 1 {
 		return s, false, fmt.Errorf("a file of %d MiB, want at least 1", s.size)
 	}
+	if s.scale <= 0 {
+		return s, false, fmt.Errorf("a scale of %v, want more than 0", s.scale)
+	}
 	all := s.allSubjects()
 	if *list {
 		for _, w := range workloads {
 			fmt.Fprintf(stdout, "workload %-16s %s\n", w.name, w.what)
 		}
 		for _, t := range all {
-			fmt.Fprintf(stdout, "subject  %-16s %s\n", t.name, t.what)
+			only := ""
+			if t.onRequest {
+				only = ", if named"
+			}
+			fmt.Fprintf(stdout, "subject  %-18s %s%s\n", t.name, t.what, only)
 		}
 		return s, true, nil
 	}
 	s.workloads, err = choose("workload", workloads, *workloadNames, func(w workload) string { return w.name })
 	if err == nil {
 		s.subjects, err = choose("subject", all, *subjectNames, func(t subject) string { return t.name })
+		if *subjectNames == "" {
+			s.subjects = slices.DeleteFunc(s.subjects, func(t subject) bool { return t.onRequest })
+		}
 	}
 	return s, false, err
 }

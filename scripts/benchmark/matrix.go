@@ -17,7 +17,7 @@ type matrix struct {
 	settings
 	in       input
 	backing  string           // directory of the backing directories
-	prepared map[string]place // by store and workload
+	prepared map[string]place // by store and preparation
 	progress io.Writer
 }
 
@@ -25,6 +25,7 @@ type matrix struct {
 // a mount of its own, so nothing is cached from the one before.
 func measure(ctx context.Context, s settings, progress io.Writer) (_ *results, err error) {
 	m := &matrix{settings: s, prepared: make(map[string]place), progress: progress}
+	m.in.scale = s.scale
 	if m.in.stage, err = workDir(""); err != nil {
 		return nil, err
 	}
@@ -93,14 +94,14 @@ func (m *matrix) prepareInput(ctx context.Context) (err error) {
 
 // one runs a workload once, and says how long it took and what the mount cost.
 func (m *matrix) one(ctx context.Context, w workload, t subject) (seconds float64, u usage, err error) {
-	p, err := m.place(ctx, w, t)
-	if err != nil {
-		return 0, u, err
-	}
-	if w.prepare == nil {
+	p, kept, err := m.place(ctx, w, t)
+	if !kept {
 		defer func() { err = errors.Join(err, p.remove()) }()
 	}
-	if err := dropCaches(p.backing); err != nil {
+	if err == nil {
+		err = dropCaches(p.backing)
+	}
+	if err != nil {
 		return 0, u, err
 	}
 	err = m.mounted(ctx, t, p, &u, func(at mount) error {
@@ -112,22 +113,26 @@ func (m *matrix) one(ctx context.Context, w workload, t subject) (seconds float6
 	return seconds, u, err
 }
 
-// place is an empty volume, or the one that was prepared for the workload.
-func (m *matrix) place(ctx context.Context, w workload, t subject) (place, error) {
+// place is a volume with what the workload wants there: one that is kept for
+// other runs, or one to remove.
+func (m *matrix) place(ctx context.Context, w workload, t subject) (p place, kept bool, err error) {
 	name := t.store + "-" + w.name
-	if p, ok := m.prepared[name]; ok {
-		return p, nil
+	if kept = w.on != nil && !w.on.usedUp; kept {
+		name = t.store + "-" + w.on.name
+		if p, ok := m.prepared[name]; ok {
+			return p, kept, nil
+		}
 	}
-	p, err := newPlace(m.backing, m.in.stage, name)
-	if err == nil {
+	if p, err = newPlace(m.backing, m.in.stage, name); err == nil {
 		err = t.make(ctx, p)
 	}
-	if err != nil || w.prepare == nil {
-		return p, err
+	if err == nil && w.on != nil {
+		err = m.mounted(ctx, t, p, new(usage), func(at mount) error { return w.on.fill(ctx, m.in, at) })
 	}
-	err = m.mounted(ctx, t, p, new(usage), func(at mount) error { return w.prepare(ctx, m.in, at) })
-	m.prepared[name] = p
-	return p, err
+	if kept && err == nil {
+		m.prepared[name] = p
+	}
+	return p, kept, err
 }
 
 // mounted calls f with a mount, which is gone when it returns.

@@ -37,10 +37,10 @@ func encryption(name, suite string) workload {
 func decryption(name, suite string) workload {
 	return workload{
 		name: name, what: "and back", kind: commands,
-		prepare: func(ctx context.Context, in input, at mount) error {
+		on: &preparation{name: name, fill: func(ctx context.Context, in input, at mount) error {
 			d := at.(*desk)
 			return d.encrypt(ctx, d.writer, suite, in.plain, d.message())
-		},
+		}},
 		run: func(ctx context.Context, in input, at mount) error {
 			d := at.(*desk)
 			if err := d.decrypt(ctx, d.message(), d.out()); err != nil {

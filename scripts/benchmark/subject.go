@@ -13,6 +13,8 @@ type subject struct {
 	// store names what is on the backing directory: subjects of the same store
 	// can read what another one has written, so it is prepared once.
 	store string
+	// onRequest keeps it out of the measurement unless it is named.
+	onRequest bool
 
 	// make prepares an empty backing directory.
 	make func(ctx context.Context, p place) error
@@ -40,7 +42,7 @@ type usage struct {
 	Waited float64 `json:"kms_waited_seconds,omitempty"`
 }
 
-// subjects are all that can be measured. Peers go here.
+// allSubjects are all that can be measured here.
 func (s *settings) allSubjects() []subject {
 	all := []subject{
 		kmsfsSubject("kmsfs-file", "file", 0),
@@ -48,6 +50,9 @@ func (s *settings) allSubjects() []subject {
 		kmsfsSubject("kmsfs-volume", "volume", 0),
 		kmsfsSubject("kmsfs-volume-slow", "volume", s.delay),
 		native(),
+	}
+	for _, p := range peers(s.loopback, s.gocryptfs) {
+		all = append(all, p.subject())
 	}
 	if s.kmsfs != "" {
 		all = append(all, commandSubject("kmsfs-command", s.kmsfs, s.kmsfs, 64<<10))

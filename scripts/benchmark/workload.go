@@ -6,15 +6,24 @@ import "context"
 type workload struct {
 	name, what string
 	kind       kind // of the subjects that can do it
-	// prepare fills the mount before it is mounted anew for run; it is done once
-	// for a store. Nil: every run starts with an empty volume.
-	prepare func(ctx context.Context, in input, at mount) error
+	// on is what the mount has before it is mounted anew for run. Nil: every run
+	// starts with an empty volume.
+	on *preparation
 	// run is what is measured.
 	run func(ctx context.Context, in input, at mount) error
 }
 
+// preparation fills a mount. What it made is there for all workloads of the same
+// preparation and for all rounds, unless a run uses it up.
+type preparation struct {
+	name   string
+	fill   func(ctx context.Context, in input, at mount) error
+	usedUp bool
+}
+
 var workloads = []workload{
-	untar, tarc,
+	seqWrite, seqRead, randRead, randReadFour, overwrite, syncWrite,
+	create, untar, find, tarc, git, remove, sqlite, list,
 	encryption("encrypt-signed", signedSuite), decryption("decrypt-signed", signedSuite),
 	encryption("encrypt", unsignedSuite), decryption("decrypt", unsignedSuite),
 }
@@ -34,4 +43,8 @@ type input struct {
 	plain string // a file to encrypt
 	size  int64  // of that, in bytes
 	stage string // directory for what a run puts beside the mount
+	scale float64
 }
+
+// scaled is n as the scale of this measurement has it, and at least 1.
+func (in input) scaled(n int) int { return max(1, int(float64(n)*in.scale)) }
