@@ -143,11 +143,12 @@ func (v *Volume) replaceRecord(dirfd int, id crypto.ID, b []byte) error {
 	return v.backing.Renameat2(dirfd, tmp, dirfd, recordName, 0)
 }
 
-// isShared tells, to a check, whether a record that is open as fd has other names,
-// planted in other directories: what is written into it would change those, too.
+// isShared tells, while mismatches are looked for or accepted, whether a record that
+// is open as fd has other names, planted in other directories: what is written into
+// it would change those, too.
 func (v *Volume) isShared(fd int) bool {
 	var st unix.Statx_t
-	return v.checking && v.backing.Statx(fd, "", &st) == nil && st.Nlink > 1
+	return (v.checking || v.accepting()) && v.backing.Statx(fd, "", &st) == nil && st.Nlink > 1
 }
 
 // removeStale removes what is in the way of a temporary.

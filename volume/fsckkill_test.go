@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -70,7 +71,10 @@ func TestARepairThatIsInterruptedAnywhereLosesNothing(t *testing.T) {
 func interruptions(t *testing.T, b *bench) (all []interruption) {
 	opening, count := &killer{b: b}, &killer{b: b}
 	b.close(b.open(withTap(&tap{Backing: System{}, through: opening.through})))
+	var mu sync.Mutex // keys are made ahead meanwhile
 	through := func(c call, do func(int) error) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if c.changes {
 			at := count.changes + 1
 			all = append(all, interruption{at, afterChange}, interruption{at, cancelled})
