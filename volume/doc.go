@@ -6,6 +6,7 @@
 // # Map
 //
 //	volume.go       Volume: what is open, and Open and Close
+//	options.go      how a volume is opened
 //	stats.go        what can be said of an open one
 //	config*.go      volume.json: codec, MAC, atomic replacement
 //	init.go info.go making a volume, and what can be said of one without a key
@@ -30,6 +31,7 @@
 //	attr.go         stat, chmod, chown, times
 //	xattr.go        extended attributes, encrypted; POSIX ACLs, which are not
 //	file.go         the state of an open data file: record, keys, tags
+//	filechange.go   its changes: armed in a slot, made, taken back where they fail
 //	seal.go         loading it: what a backing file must agree with
 //	stray.go        names of a file that are not the file's: planted hard links
 //	read.go write.go truncate.go fallocate.go seek.go   contents

@@ -41,18 +41,24 @@ func (o tamperObject) rowFor(row string) string {
 	return ""
 }
 
+// replaced has do put something in the object's place, which only a row of the table
+// excuses from being seen.
+func (o tamperObject) replaced(how, detail, row string, do func(w *tamperTree, to string)) manipulation {
+	m := o.of(how, detail, func(w *tamperTree) {
+		removeAll(w, o.backing)
+		do(w, filepath.Join(w.dir, o.backing))
+	})
+	if row == "" {
+		m = m.mustBeSeen()
+	}
+	return m.goesUnseen(row)
+}
+
 // replacements puts something else in the object's place.
 func (w *tamperTree) replacements(o tamperObject, objects []tamperObject) []manipulation {
 	var all []manipulation
 	put := func(how, detail, row string, do func(w *tamperTree, to string)) {
-		m := o.of(how, detail, func(w *tamperTree) {
-			removeAll(w, o.backing)
-			do(w, filepath.Join(w.dir, o.backing))
-		})
-		if row == "" {
-			m = m.mustBeSeen()
-		}
-		all = append(all, m.goesUnseen(row))
+		all = append(all, o.replaced(how, detail, row, do))
 	}
 	put("removed", "", o.rowFor("deleted"), func(*tamperTree, string) {})
 	from := func(root, backing string) func(w *tamperTree, to string) {
@@ -175,14 +181,7 @@ func (w *tamperTree) directories() []manipulation {
 	for _, path := range paths {
 		o := tamperObject{"directory", w.entries[path].backing, []string{path}, unix.S_IFDIR}
 		put := func(how, detail, row string, do func(w *tamperTree, to string)) {
-			m := o.of(how, detail, func(w *tamperTree) {
-				removeAll(w, o.backing)
-				do(w, filepath.Join(w.dir, o.backing))
-			})
-			if row == "" {
-				m = m.mustBeSeen()
-			}
-			all = append(all, m.goesUnseen(row))
+			all = append(all, o.replaced(how, detail, row, do))
 		}
 		put("removed", "", "deleted", func(*tamperTree, string) {})
 		put("emptied", "", "", func(w *tamperTree, _ string) { makeDir(w, o.backing) })
