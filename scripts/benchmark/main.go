@@ -16,6 +16,8 @@
 //	daemon.go    that daemon, which is this program again
 //	place.go     directories to work in
 //	report.go    the results as a table and as JSON
+//	requests.go  how many FUSE requests each operation is
+//	tracer.go    counting them, by the kernel's tracepoint
 package main
 
 import (
@@ -63,6 +65,7 @@ type settings struct {
 	gocryptfs string // a current one
 	kmsfs     string // the command
 	official  string // aws-encryption-cli
+	requests  bool   // count requests instead
 	workloads []workload
 	subjects  []subject
 }
@@ -71,6 +74,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	s, done, err := parse(args, stdout, stderr)
 	if err != nil || done {
 		return err
+	}
+	if s.requests {
+		return requestCounts(ctx, s, stdout)
 	}
 	r, err := measure(ctx, s, stderr)
 	if err != nil {
@@ -100,6 +106,7 @@ func parse(args []string, stdout, stderr io.Writer) (s settings, done bool, err 
 	f.StringVar(&s.official, "official", "", "aws-encryption-cli, as `FILE`, to measure beside that")
 	workloadNames := f.String("workloads", "", "`NAMES` of workloads, separated by commas (default: all)")
 	subjectNames := f.String("subjects", "", "`NAMES` of subjects, separated by commas (default: all)")
+	f.BoolVar(&s.requests, "requests", false, "count the FUSE requests of operations instead, which only root can")
 	list := f.Bool("list", false, "list workloads and subjects")
 	if err := f.Parse(args); err != nil {
 		return s, false, err

@@ -65,10 +65,12 @@ func (s *settings) allSubjects() []subject {
 	return all
 }
 
+const nativeStore = "native"
+
 // native is the backing file system itself.
 func native() subject {
 	return subject{
-		name: "native", what: "the backing directory itself, unencrypted", kind: mounts, store: "native",
+		name: "native", what: "the backing directory itself, unencrypted", kind: mounts, store: nativeStore,
 		make:  func(context.Context, place) error { return nil },
 		mount: func(_ context.Context, p place) (mount, error) { return nativeMount(p.backing), nil },
 	}
