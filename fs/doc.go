@@ -4,6 +4,7 @@
 // # Map
 //
 //	mount.go    Mount: kernel options, the server, unmounting
+//	readahead.go  how much the kernel asks for when a file is read in order
 //	node.go     the node tree: lookup and attributes
 //	entries.go  what changes a directory
 //	data.go     read, write, fsync

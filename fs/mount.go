@@ -105,6 +105,11 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		_ = server.Unmount()
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
 	}
+	if os.Geteuid() == 0 {
+		if err := m.raiseReadAhead(); err != nil {
+			m.log.Info("sequential reads stay at 128 KiB a request", "cause", err)
+		}
+	}
 	return m, nil
 }
 
@@ -115,7 +120,7 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 		Name:                     "kmsfs",
 		Options:                  o.KernelOptions,
 		DirectMount:              os.Geteuid() == 0, // else fusermount3
-		MaxWrite:                 1 << 20,
+		MaxWrite:                 requestSize,
 		MaxBackground:            64,
 		ExplicitDataCacheControl: true, // no AUTO_INVAL: only we change the data
 		EnableSymlinkCaching:     true,

@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"errors"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -161,4 +163,72 @@ func checkRequests(t *testing.T, beforeWrite map[string]uint64, noXattr bool) {
 			t.Fatal(err)
 		}
 	}, map[string]uint64{"LOOKUP": 1, "UNLINK": 1})
+	asTar := map[string]uint64{"LOOKUP": 1, "CREATE": 1, "WRITE": 1}
+	if !noXattr {
+		asTar["GETXATTR"] = 2 // chown asks, too
+	}
+	got := m.requests(func() {
+		m.withFile("b", unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, func(fd int) {
+			_, err := unix.Write(fd, page)
+			times := []unix.Timeval{{Sec: 1e9}, {Sec: 1e9}}
+			if err = errors.Join(err, unix.Futimes(fd, times), unix.Fchown(fd, 1, 1), unix.Fchmod(fd, 0o640)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	if got["SETATTR"] != 3 {
+		t.Errorf("a file made as tar does: %v, want 3 SETATTR", got)
+	}
+	delete(got, "SETATTR")
+	if !maps.Equal(got, asTar) {
+		t.Errorf("a file made as tar does: %v, want 3 SETATTR and %v", got, asTar)
+	}
+}
+
+func TestSequentialRequestsCarryAMiB(t *testing.T) {
+	const MiB = 64
+	m := newVolume(t, volume.ModeFile)
+	m.mount()
+	chunk := make([]byte, 1<<20)
+	got := m.requests(func() {
+		m.withFile("big", unix.O_CREAT|unix.O_WRONLY, func(fd int) {
+			for range MiB {
+				if _, err := unix.Write(fd, chunk); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	})
+	// Where the kernel begins to write out while the program still writes, a request may be cut short.
+	if got["WRITE"] > MiB+MiB/8 {
+		t.Errorf("writing %d MiB: %v", MiB, got)
+	}
+	m.dropCaches()
+	got = m.requests(func() {
+		m.withFile("big", unix.O_RDONLY, func(fd int) {
+			for n := len(chunk); n > 0; {
+				var err error
+				if n, err = unix.Read(fd, chunk); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	})
+	// The window grows to its full size in a few steps.
+	if got["READ"] > MiB+8 {
+		t.Errorf("reading %d MiB: %v", MiB, got)
+	}
+	pages := rand.New(rand.NewPCG(1, 2)).Perm(MiB << 20 / 4096)[:2000]
+	got = m.requests(func() {
+		m.withFile("big", unix.O_WRONLY, func(fd int) {
+			for _, i := range pages {
+				if _, err := unix.Pwrite(fd, chunk[:4096], int64(i)*4096); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	})
+	if n := int(got["WRITE"]); n == 0 || n >= len(pages) || got["GETXATTR"] > 1 {
+		t.Errorf("overwriting %d pages: %v", len(pages), got)
+	}
 }
