@@ -67,6 +67,7 @@ type settings struct {
 	official  string // aws-encryption-cli
 	requests  bool   // count requests instead
 	workloads []workload
+	named     bool // workloads are named, not all
 	subjects  []subject
 }
 
@@ -76,7 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if s.requests {
-		return requestCounts(ctx, s, stdout)
+		return requestCounts(ctx, s, stdout, stderr)
 	}
 	r, err := measure(ctx, s, stderr)
 	if err != nil {
@@ -106,11 +107,12 @@ func parse(args []string, stdout, stderr io.Writer) (s settings, done bool, err 
 	f.StringVar(&s.official, "official", "", "aws-encryption-cli, as `FILE`, to measure beside that")
 	workloadNames := f.String("workloads", "", "`NAMES` of workloads, separated by commas (default: all)")
 	subjectNames := f.String("subjects", "", "`NAMES` of subjects, separated by commas (default: all)")
-	f.BoolVar(&s.requests, "requests", false, "count the FUSE requests of operations instead, which only root can")
+	f.BoolVar(&s.requests, "requests", false, "count the FUSE requests of operations instead, or of the workloads that are named; only root can")
 	list := f.Bool("list", false, "list workloads and subjects")
 	if err := f.Parse(args); err != nil {
 		return s, false, err
 	}
+	s.named = *workloadNames != ""
 	if f.NArg() > 0 {
 		return s, false, fmt.Errorf("unknown argument %q", f.Arg(0))
 	}

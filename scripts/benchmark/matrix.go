@@ -21,22 +21,34 @@ type matrix struct {
 	progress io.Writer
 }
 
+// newMatrix makes the directories to work in, and what the chosen workloads work with.
+func newMatrix(ctx context.Context, s settings, progress io.Writer) (m *matrix, err error) {
+	m = &matrix{settings: s, prepared: make(map[string]place), progress: progress}
+	m.in.scale = s.scale
+	if m.in.stage, err = workDir(""); err == nil {
+		m.backing, err = workDir(s.backing)
+	}
+	if err == nil {
+		err = m.prepareInput(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.remove())
+	}
+	return m, nil
+}
+
+func (m *matrix) remove() error {
+	return errors.Join(os.RemoveAll(m.in.stage), os.RemoveAll(m.backing))
+}
+
 // measure runs every workload on every subject, round after round. Each run has
 // a mount of its own, so nothing is cached from the one before.
 func measure(ctx context.Context, s settings, progress io.Writer) (_ *results, err error) {
-	m := &matrix{settings: s, prepared: make(map[string]place), progress: progress}
-	m.in.scale = s.scale
-	if m.in.stage, err = workDir(""); err != nil {
+	m, err := newMatrix(ctx, s, progress)
+	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(m.in.stage)) }()
-	if m.backing, err = workDir(s.backing); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(m.backing)) }()
-	if err := m.prepareInput(ctx); err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, m.remove()) }()
 	r := newResults(s, m.in, m.backing)
 	for round := range s.rounds {
 		for _, w := range s.workloads {
@@ -94,23 +106,28 @@ func (m *matrix) prepareInput(ctx context.Context) (err error) {
 
 // one runs a workload once, and says how long it took and what the mount cost.
 func (m *matrix) one(ctx context.Context, w workload, t subject) (seconds float64, u usage, err error) {
-	p, kept, err := m.place(ctx, w, t)
-	if !kept {
-		defer func() { err = errors.Join(err, p.remove()) }()
-	}
-	if err == nil {
-		err = dropCaches(p.backing)
-	}
-	if err != nil {
-		return 0, u, err
-	}
-	err = m.mounted(ctx, t, p, &u, func(at mount) error {
+	err = m.ready(ctx, w, t, &u, func(at mount) error {
 		began := time.Now()
 		err := w.run(ctx, m.in, at)
 		seconds = time.Since(began).Seconds()
 		return err
 	})
 	return seconds, u, err
+}
+
+// ready calls f with a mount that has what the workload wants, and nothing cached.
+func (m *matrix) ready(ctx context.Context, w workload, t subject, u *usage, f func(at mount) error) error {
+	p, kept, err := m.place(ctx, w, t)
+	if err == nil {
+		err = dropCaches(p.backing)
+	}
+	if err == nil {
+		err = m.mounted(ctx, t, p, u, f)
+	}
+	if !kept {
+		err = errors.Join(err, p.remove())
+	}
+	return err
 }
 
 // place is a volume with what the workload wants there: one that is kept for

@@ -52,35 +52,58 @@ var operations = []operation{
 	{what: "symlink", warm: readSmall("warm"), run: func(dir string) error { return unix.Symlink("small", filepath.Join(dir, "link")) }},
 }
 
-// requestCounts prints how many requests each operation is on each subject.
-func requestCounts(ctx context.Context, s settings, stdout io.Writer) (err error) {
+// requestCounts prints how many requests each operation is on each subject, and each workload if some are named.
+func requestCounts(ctx context.Context, s settings, stdout, progress io.Writer) (err error) {
 	t, err := newTracer()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
-	m := &matrix{settings: s}
-	if m.in.stage, err = workDir(""); err != nil {
+	m, err := newMatrix(ctx, s, progress)
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(m.in.stage)) }()
-	if m.backing, err = workDir(s.backing); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(m.backing)) }()
+	defer func() { err = errors.Join(err, m.remove()) }()
 	for _, sub := range s.subjects {
-		if sub.kind != mounts || sub.store == nativeStore {
+		if sub.kind == commands || sub.store == nativeStore {
 			continue
 		}
-		if err := m.countAll(ctx, t, sub, stdout); err != nil {
+		if !s.named {
+			err = m.countOperations(ctx, t, sub, stdout)
+		} else {
+			err = m.countWorkloads(ctx, t, sub, stdout)
+		}
+		if err != nil {
 			return fmt.Errorf("count requests of %s: %w", sub.name, err)
 		}
 	}
 	return nil
 }
 
-// countAll does each operation on a mount of its own of one volume, in a directory of its own.
-func (m *matrix) countAll(ctx context.Context, t *tracer, sub subject, stdout io.Writer) (err error) {
+func (m *matrix) countWorkloads(ctx context.Context, t *tracer, sub subject, stdout io.Writer) error {
+	for _, w := range m.workloads {
+		if w.kind != mounts {
+			continue
+		}
+		var counts map[string]int
+		err := m.ready(ctx, w, sub, new(usage), func(at mount) (err error) {
+			counts, err = t.requests(at.dir(), func() error { return w.run(ctx, m.in, at) })
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+		printCount(stdout, w.name, sub, counts, 1)
+	}
+	return nil
+}
+
+func printCount(stdout io.Writer, what string, sub subject, counts map[string]int, units int) {
+	fmt.Fprintf(stdout, "%-34s %-18s %s\n", what, sub.name, describe(counts, units))
+}
+
+// countOperations does each operation on a mount of its own of one volume, in a directory of its own.
+func (m *matrix) countOperations(ctx context.Context, t *tracer, sub subject, stdout io.Writer) (err error) {
 	p, err := newPlace(m.backing, m.in.stage, sub.name+"-requests")
 	if err != nil {
 		return err
@@ -114,7 +137,7 @@ func (m *matrix) countAll(ctx context.Context, t *tracer, sub subject, stdout io
 		if err != nil {
 			return fmt.Errorf("%s: %w", op.what, err)
 		}
-		fmt.Fprintf(stdout, "%-34s %-18s %s\n", op.what, sub.name, describe(counts, max(op.units, 1)))
+		printCount(stdout, op.what, sub, counts, max(op.units, 1))
 	}
 	return nil
 }
@@ -136,9 +159,9 @@ func describe(counts map[string]int, units int) string {
 		}
 	}
 	if units == 1 {
-		return fmt.Sprintf("%5d  %s", total, strings.Join(kinds, " "))
+		return fmt.Sprintf("%6d  %s", total, strings.Join(kinds, " "))
 	}
-	return fmt.Sprintf("%5.2f  %s", float64(total)/float64(units), strings.Join(kinds, " "))
+	return fmt.Sprintf("%6.2f  %s", float64(total)/float64(units), strings.Join(kinds, " "))
 }
 
 // fill makes the directory and the files that the operation works on.

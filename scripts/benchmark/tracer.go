@@ -33,6 +33,9 @@ func newTracer() (_ *tracer, err error) {
 	if t.instance, err = os.MkdirTemp(filepath.Join(traceFS, "instances"), "kmsfs-bench."); err != nil {
 		return nil, errors.Join(fmt.Errorf("make a buffer to trace into: %w", err), t.close())
 	}
+	if err := t.set("buffer_size_kb", "65536"); err != nil {
+		return nil, errors.Join(fmt.Errorf("make room to trace into: %w", err), t.close())
+	}
 	return t, nil
 }
 
@@ -72,8 +75,29 @@ func (t *tracer) requests(dir string, call func() error) (_ map[string]int, err 
 	if err := call(); err != nil {
 		return nil, err
 	}
-	return t.settled()
+	counts, err := t.settled()
+	if err == nil {
+		err = t.nothingLost()
+	}
+	return counts, err
 }
+
+// nothingLost is an error if there was not enough room.
+func (t *tracer) nothingLost() error {
+	files, err := filepath.Glob(filepath.Join(t.instance, "per_cpu/cpu*/stats"))
+	for _, name := range files {
+		b, rerr := os.ReadFile(name)
+		if err = errors.Join(err, rerr); err != nil {
+			return err
+		}
+		if m := overrun.FindSubmatch(b); m == nil || string(m[1]) != "0" {
+			return fmt.Errorf("more requests than there is room for in the trace: %s", m)
+		}
+	}
+	return err
+}
+
+var overrun = regexp.MustCompile(`(?m)^overrun: (\d+)`)
 
 // settled reads the counts when they have not changed for some time.
 func (t *tracer) settled() (map[string]int, error) {
