@@ -97,6 +97,34 @@ func TestPeersAreMeasured(t *testing.T) {
 	measuredOnMounts(t, []string{"create", "tarc"}, subjects, "-loopback", loopback)
 }
 
+func TestRequestsAreCounted(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can trace; root runs this")
+	}
+	tree, files := smallTree(t)
+	count := func(args ...string) string {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		args = append(args, "-requests", "-subjects", "kmsfs-volume,native", "-tree", tree, "-backing", backing(t))
+		if err := run(t.Context(), args, &stdout, &stderr); err != nil {
+			t.Fatalf("%v\n%s", err, &stderr)
+		}
+		return strings.Join(strings.Fields(stdout.String()), " ")
+	}
+	operations := count()
+	for _, want := range []string{
+		"cold open, read, close kmsfs-volume 2 LOOKUP READ", "warm open, read, close kmsfs-volume 0",
+		"stat of a name that is not there kmsfs-volume 1 LOOKUP", "mkdir kmsfs-volume 2 LOOKUP MKDIR",
+	} {
+		if !strings.Contains(operations, want) {
+			t.Errorf("%q is not in %s", want, operations)
+		}
+	}
+	if want, got := fmt.Sprintf("UNLINK×%d", files), count("-workloads", "rm"); !strings.HasPrefix(got, "rm kmsfs-volume") || !strings.Contains(got, want) {
+		t.Errorf("rm of %d files: %s, want %s", files, got, want)
+	}
+}
+
 // measuredOnMounts measures little of each workload on each subject.
 func measuredOnMounts(t *testing.T, workloads, subjects []string, args ...string) {
 	t.Helper()
