@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -198,6 +199,73 @@ func (o *operation) dieAndFill(t *testing.T, d disk, b *bench, old, new map[stri
 	emptied(t, v)
 	b.close(v)
 	return true, repaired
+}
+
+func TestManyChangesAreReplayedInTheSpaceOfOne(t *testing.T) {
+	const files = 12 // more than the reserve has room for
+	for name, makeDisk := range smallDisks(t) {
+		if strings.HasSuffix(name, "inodes") {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			d := makeDisk(t)
+			b := newBenchIn(t, d.dir, ModeVolume, newFakeKMS())
+			k := &tap{Backing: System{}, through: idle}
+			v := b.open(withTap(k))
+			quietPool(v)
+			var nodes []*Node
+			for i := range files {
+				nodes = append(nodes, createFile(t, v.Root(), fmt.Sprint(i), nil))
+			}
+			kill := &killer{b: b}
+			armed, dead := make(chan struct{}), make(chan struct{})
+			k.turn(func(c call, do func(int) error) error {
+				select {
+				case <-dead:
+				default:
+					if c.op == "pwrite" { // the first of each: what it is of, is armed
+						armed <- struct{}{}
+						<-dead
+					}
+				}
+				return kill.through(c, do)
+			})
+			var writers sync.WaitGroup
+			for i, n := range nodes {
+				writers.Go(func() {
+					if _, err := n.WriteAt(t.Context(), pattern(maxWrite, byte(i)), 0); err == nil {
+						t.Error("a write of the killed mount succeeded")
+					}
+				})
+			}
+			for range files {
+				<-armed
+			}
+			kill.mu.Lock()
+			kill.die()
+			kill.mu.Unlock()
+			close(dead)
+			writers.Wait()
+			kill.bury(t, v)
+
+			d.fill(t)
+			defer d.empty(t)
+			b.log.Reset()
+			v = b.open()
+			if want := fmt.Sprintf("changes_finished=%d ", files); !strings.Contains(b.log.String(), want) {
+				t.Errorf("%q is not in the log: %s", want, b.log)
+			}
+			for i := range files {
+				if got := readAll(t, lookup(t, v.Root(), fmt.Sprint(i))); !bytes.Equal(got, pattern(maxWrite, byte(i))) {
+					t.Errorf("file %d has %d bytes, and not what was armed", i, len(got))
+				}
+			}
+			if n := reserved(t, b); n == 0 {
+				t.Error("nothing is reserved again")
+			}
+			b.close(v)
+		})
+	}
 }
 
 // reserved tells how many files of the reserve have all their space.

@@ -307,7 +307,7 @@ func (w *tamperTree) stores() []manipulation {
 	planted := tamperObject{"something planted", "", []string{"*"}, 0}
 	for _, name := range []string{
 		"volume.json.bak", "volume.json.tmp", "sessions/00112233445566778899aabbccddeeff", "redo/00112233445566778899aabbccddeeff",
-		"keys/00", "keys/xx", "links/xx", "lost+found/xx", "other",
+		"keys/00", "keys/xx", "links/xx", "lost+found/xx", "other", "reserve.0",
 	} {
 		p := filepath.Join(metaDir, name)
 		all = append(all,
