@@ -303,6 +303,14 @@ func TestAFullDiskIsMountedForWritingSoThatItCanBeEmptied(t *testing.T) {
 				t.Errorf("reading changed .kmsfs: %s, then %s", metaBefore, after)
 			}
 			v = b.open()
+			left := reserved(t, b)
+			second, err := b.tryOpen()
+			if !errors.As(err, new(*InUseError)) || reserved(t, b) != left {
+				t.Errorf("a second mount: %v; %d files reserved, then %d", err, left, reserved(t, b))
+			}
+			if err == nil {
+				b.close(second)
+			}
 			writeAll(t, lookup(t, v.Root(), "overwritten"), pattern(8192, 2), 4096)
 			if err := lookup(t, v.Root(), "cut").Truncate(t.Context(), 10); err != nil {
 				t.Errorf("truncate: %v", err)

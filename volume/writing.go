@@ -30,6 +30,11 @@ func (v *Volume) beginWriting(o Options) error {
 		v.session, err = beginSession(v.backing, v.rootDesc.fd, info)
 		return err
 	})
+	if isFull(err) { // that is not what keeps us out, if somebody has it
+		if live, _ := liveSessions(v.backing, v.rootDesc.fd); len(live) > 0 {
+			return live[0].inUse()
+		}
+	}
 	if err != nil {
 		return err
 	}
