@@ -113,7 +113,9 @@ func (v *Volume) takeReserveFile(name string) error {
 		return err
 	}
 	defer k.Close(fd)
-	err = allocate(k, fd, 0, reserveSize)
+	if err = keepOwner(k, v.meta, "", fd); err == nil {
+		err = allocate(k, fd, 0, reserveSize)
+	}
 	if err != nil {
 		_ = k.Unlinkat(v.meta, name, 0)
 	}

@@ -285,9 +285,15 @@ func TestAFullDiskIsMountedForWritingSoThatItCanBeEmptied(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := makeDisk(t)
 			b := newBenchIn(t, d.dir, ModeVolume, newFakeKMS())
+			const owner = 54321
+			must(0, os.Lchown(filepath.Join(b.dir, metaDir), owner, owner))(t)
 			v := b.open()
 			if n := reserved(t, b); n != reserveFiles {
 				t.Fatalf("%d files are reserved", n)
+			}
+			var st unix.Stat_t
+			if err := unix.Lstat(filepath.Join(b.dir, metaDir, "reserve.1"), &st); err != nil || st.Uid != owner || st.Mode&0o777 != 0o600 {
+				t.Errorf("what root reserves in the volume of somebody else: %v, uid %d, mode %o", err, st.Uid, st.Mode)
 			}
 			for _, name := range []string{"overwritten", "cut", "removed"} {
 				createFile(t, v.Root(), name, pattern(50000, 1))
