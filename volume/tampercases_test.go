@@ -312,8 +312,8 @@ func (w *tamperTree) stores() []manipulation {
 		p := filepath.Join(metaDir, name)
 		all = append(all,
 			planted.of("garbage", name, func(w *tamperTree) { overwriteWhole(w, w.touch(p), []byte("garbage")) }),
-			planted.of("FIFO", name, func(w *tamperTree) { makeNode(w, p, unix.S_IFIFO) }),
-			planted.of("directory", name, func(w *tamperTree) { makeDir(w, p) }))
+			planted.of("FIFO", name, func(w *tamperTree) { removeAll(w, p); makeNode(w, p, unix.S_IFIFO) }),
+			planted.of("directory", name, func(w *tamperTree) { removeAll(w, p); makeDir(w, p) }))
 	}
 	return all
 }
