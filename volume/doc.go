@@ -65,6 +65,7 @@
 //	                under kill -9, and what the next mount does with them
 //	intent.go unfinished.go   the same for operations on names: what they are
 //	                about to do, and how one that was cut short is settled
+//	reserve.go      space kept for a mount on a full disk
 //	late.go         changes that a failing store left half made
 //
 // # Invariants

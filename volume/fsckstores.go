@@ -187,7 +187,9 @@ func (c *fsck) checkMeta() error {
 			f := c.findMeta(FindingLeftover, metaDir+"/"+e.name, "what was being written when something was interrupted")
 			c.discard(f, "", func() error { return v.backing.Unlinkat(v.meta, e.name, 0) })
 		default:
-			c.foreign(v.meta, e.name, metaDir+"/"+e.name)
+			if !isReserve(e) {
+				c.foreign(v.meta, e.name, metaDir+"/"+e.name)
+			}
 		}
 	}
 	return nil

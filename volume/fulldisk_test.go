@@ -117,7 +117,8 @@ func TestAFullDiskLeavesAVolumeThatOpensAndCanBeEmptied(t *testing.T) {
 	if k.fell != 0 {
 		t.Errorf("%d calls of fallocate: nothing is allocated ahead", k.fell)
 	}
-	// Nobody can begin to write to it, and that harms nothing.
+	// Where also the reserve helps nothing, nobody can begin to write to it, and that
+	// harms nothing.
 	if v, err := b.tryOpen(func(o *Options) { o.Backing = k }); err == nil {
 		b.close(v)
 		t.Error("a volume on a full disk opened for writing")

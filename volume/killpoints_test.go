@@ -83,6 +83,12 @@ func (k *killer) through(c call, do func(int) error) error {
 		}
 		_ = do(int(end - c.off))
 	}
+	k.die()
+	return unix.EIO
+}
+
+// die ends the life at this instant. The caller holds mu.
+func (k *killer) die() {
 	k.died = true
 	slots, _ := filepath.Glob(filepath.Join(k.b.dir, metaDir, "redo", "*"))
 	host, _ := filepath.Glob(filepath.Join(k.b.state, "*.json"))
@@ -92,7 +98,6 @@ func (k *killer) through(c call, do func(int) error) error {
 		}
 		k.kept = append(k.kept, copyFile(f))
 	}
-	return unix.EIO
 }
 
 // bury clears away what a killed process has no longer.

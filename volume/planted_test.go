@@ -103,7 +103,7 @@ func plantedBench(t *testing.T) (*bench, map[string]string) {
 		t.Fatal(err)
 	}
 	places["a long target"] = filepath.Join(metaDir, "links", target)
-	for _, name := range []string{"keys", "links", "redo", "sessions", configName, configBackup, configName + tmpSuffix} {
+	for _, name := range []string{"keys", "links", "redo", "sessions", configName, configBackup, configName + tmpSuffix, "reserve.0"} {
 		places[name] = filepath.Join(metaDir, name)
 	}
 	places[metaDir] = metaDir

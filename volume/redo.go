@@ -84,6 +84,10 @@ type redoFile struct {
 	fd      int
 	session crypto.ID
 
+	// lastRoom makes the first slot of a set, in space that is kept for it; nil if
+	// there is none.
+	lastRoom func(grow func() error) error
+
 	mu      sync.Mutex
 	key     *crypto.Key
 	changes slotSet
@@ -95,7 +99,8 @@ type redoFile struct {
 type slotSet struct {
 	off   int64
 	size  int
-	most  int // slots
+	most  int  // slots
+	last  bool // the last room was asked for
 	all   []*slot
 	held  int // by nobody who will give them back soon
 	free  []*slot
@@ -139,6 +144,10 @@ func (r *redoFile) drawFrom(set *slotSet) (*slot, error) {
 		}
 		if len(set.all) < set.most {
 			s, err := r.grow(set)
+			if isFull(err) && len(set.all) == set.held && !set.last && r.lastRoom != nil {
+				set.last = true
+				_ = r.lastRoom(func() error { s, err = r.grow(set); return err })
+			}
 			if err == nil {
 				return s, nil
 			}
@@ -154,11 +163,7 @@ func (r *redoFile) drawFrom(set *slotSet) (*slot, error) {
 // the store has no room for would kill the process. The caller holds mu.
 func (r *redoFile) grow(set *slotSet) (*slot, error) {
 	off := set.off + int64(len(set.all))*int64(set.size)
-	err := r.backing.Fallocate(r.fd, 0, off, int64(set.size))
-	if err == unix.EOPNOTSUPP {
-		_, err = pwriteFull(r.backing, r.fd, make([]byte, set.size), off)
-	}
-	if err != nil {
+	if err := allocate(r.backing, r.fd, off, set.size); err != nil {
 		return nil, fmt.Errorf("allocate redo slot: %w", err)
 	}
 	mem, err := unix.Mmap(r.fd, off, set.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)

@@ -35,6 +35,11 @@ func (v *Volume) replay(session crypto.ID, logged bool) (done int, open []*inten
 	// Should this mount be killed while it has widened a mode.
 	v.holdMode = func(c *change) error { return v.armSpare(fd, session, key, c) }
 	defer func() { v.holdMode = nil }()
+	if v.tight {
+		if err := v.spareSlots(fd); err != nil {
+			return 0, nil, err
+		}
+	}
 
 	var header [slotHeader]byte
 	for i := range maxSlots + maxIntents {
@@ -61,6 +66,9 @@ func (v *Volume) replay(session crypto.ID, logged bool) (done int, open []*inten
 			continue
 		}
 		made, err := v.redoChange(c, fd, off+slotHeader, logged)
+		if err == nil && v.tight {
+			err = v.spendSlot(fd, off)
+		}
 		if err != nil {
 			return done, nil, fmt.Errorf("finish an interrupted change of backing file %q: %w", c.path, err)
 		}
@@ -152,7 +160,11 @@ func (v *Volume) redoChange(c *change, slots int, payloadOff int64, logged bool)
 			return false, err
 		}
 	}
-	return true, v.finish(fd, buf, c)
+	err = v.finish(fd, buf, c)
+	if err == nil && v.tight && c.flags&slotMode == 0 {
+		err = v.backing.Fdatasync(fd) // else the slot could not be spent
+	}
+	return true, err
 }
 
 // finish makes a change, from the start, on the file that is open as fd.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"kmsfs/crypto"
 )
 
@@ -26,6 +28,14 @@ type quick struct{ System }
 func (quick) Fsync(int) error     { return nil }
 func (quick) Fdatasync(int) error { return nil }
 func (quick) Syncfs(int) error    { return nil }
+
+// Fallocate has no room for the reserve, which would be made for each input.
+func (k quick) Fallocate(fd int, mode uint32, off, length int64) error {
+	if length == reserveSize {
+		return unix.ENOSPC
+	}
+	return k.System.Fallocate(fd, mode, off, length)
+}
 
 // armedChanges makes changes of n and keeps what is in the slot while each is made.
 func armedChanges(t testing.TB, b *bench, v *Volume, k *tap, n *Node, dos ...func() error) (all []armedChange) {

@@ -307,13 +307,13 @@ func (w *tamperTree) stores() []manipulation {
 	planted := tamperObject{"something planted", "", []string{"*"}, 0}
 	for _, name := range []string{
 		"volume.json.bak", "volume.json.tmp", "sessions/00112233445566778899aabbccddeeff", "redo/00112233445566778899aabbccddeeff",
-		"keys/00", "keys/xx", "links/xx", "lost+found/xx", "other",
+		"keys/00", "keys/xx", "links/xx", "lost+found/xx", "other", "reserve.0",
 	} {
 		p := filepath.Join(metaDir, name)
 		all = append(all,
 			planted.of("garbage", name, func(w *tamperTree) { overwriteWhole(w, w.touch(p), []byte("garbage")) }),
-			planted.of("FIFO", name, func(w *tamperTree) { makeNode(w, p, unix.S_IFIFO) }),
-			planted.of("directory", name, func(w *tamperTree) { makeDir(w, p) }))
+			planted.of("FIFO", name, func(w *tamperTree) { removeAll(w, p); makeNode(w, p, unix.S_IFIFO) }),
+			planted.of("directory", name, func(w *tamperTree) { removeAll(w, p); makeDir(w, p) }))
 	}
 	return all
 }

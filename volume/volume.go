@@ -36,6 +36,9 @@ type Volume struct {
 	settled  atomic.Bool
 	settling settling
 	checking bool // fsck: it has the volume for itself, and says itself what does not match
+	// tight: the store is full, and the reserve given up, while writing begins or
+	// ends; unreserved: it is not whole. Both are the mount's, then redo.mu's.
+	tight, unreserved, saidUnreserved bool
 
 	backing     Backing
 	random      io.Reader
@@ -245,8 +248,16 @@ func (v *Volume) admit(dir string, o Options) (err error) {
 		return err
 	}
 	firstSeen := false
-	v.host, firstSeen, err = v.hosts.admit(dir, v.id, v.fingerprint, v.conf().keyIDs(),
-		AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew, Generation: v.conf().Generation, ReadOnly: o.ReadOnly})
+	admit := func() (err error) {
+		v.host, firstSeen, err = v.hosts.admit(dir, v.id, v.fingerprint, v.conf().keyIDs(),
+			AdmitOptions{Demand: o.Fingerprint, TrustNew: o.TrustNew, Generation: v.conf().Generation, ReadOnly: o.ReadOnly})
+		return err
+	}
+	if o.ReadOnly {
+		err = admit()
+	} else {
+		err = v.withRoom(admit)
+	}
 	if err == nil && v.host.Generation > v.conf().Generation {
 		v.log.Warn("the volume's configuration is older than one that this host has seen: a copy from before its keys were changed, or put back by somebody",
 			"generation", v.conf().Generation, "seen", v.host.Generation)
@@ -281,7 +292,10 @@ func (v *Volume) start(o Options) error {
 		v.debts.forget(sidecarDebt(k.id))
 	})
 	go v.watchConfig()
-	v.settleIntents()
+	if !v.settleIntents() && v.giveReserve() {
+		v.settleIntents()
+	}
+	v.takeReserve()
 	return nil
 }
 

@@ -22,10 +22,19 @@ func (v *Volume) beginWriting(o Options) error {
 		return err
 	}
 	host, _ := os.Hostname()
-	v.session, err = beginSession(v.backing, v.rootDesc.fd, sessionInfo{
+	info := sessionInfo{
 		ID: id, Host: host, PID: os.Getpid(), Mountpoint: o.Mountpoint,
 		Since: o.now().UTC().Truncate(time.Second), Generation: v.conf().Generation,
+	}
+	err = v.withRoom(func() (err error) {
+		v.session, err = beginSession(v.backing, v.rootDesc.fd, info)
+		return err
 	})
+	if isFull(err) { // that is not what keeps us out, if somebody has it
+		if live, _ := liveSessions(v.backing, v.rootDesc.fd); len(live) > 0 {
+			return live[0].inUse()
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -43,7 +52,7 @@ func (v *Volume) beginWriting(o Options) error {
 	}
 	// Before the slots of the killed session go, this one's hold what is left of
 	// them: the next mount finds it, should this one be killed too.
-	if err := v.makeRedo(); err != nil {
+	if err := v.withRoom(v.makeRedo); err != nil {
 		return err
 	}
 	for _, in := range open {
@@ -51,7 +60,11 @@ func (v *Volume) beginWriting(o Options) error {
 		a.left = true
 		a.done()
 	}
-	if v.host, err = v.hosts.begin(v.id, id, boot); err != nil {
+	err = v.withRoom(func() (err error) {
+		v.host, err = v.hosts.begin(v.id, id, boot)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	// From here on no slots of before may be replayed.
@@ -69,7 +82,12 @@ func (v *Volume) recover(boot string) ([]*intent, error) {
 	if end == endClean {
 		return nil, nil
 	}
-	n, open, err := v.replay(v.host.Session, end == endPowerLoss)
+	n := 0
+	var open []*intent
+	err := v.withRoom(func() (err error) {
+		n, open, err = v.replay(v.host.Session, end == endPowerLoss)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +121,7 @@ func (v *Volume) makeRedo() error {
 		}
 	}
 	v.redo = newRedoFile(v.backing, fd, v.session.id, v.vk.Derive(crypto.LabelRedo))
+	v.redo.lastRoom = v.lastRoom
 	return nil
 }
 
@@ -135,8 +154,8 @@ func (v *Volume) endWriting() error {
 	if v.mustSettle() {
 		end = v.hosts.cancel
 	}
-	err := end(v.id, v.session.id)
-	v.session.end()
+	err := v.withRoom(func() error { return end(v.id, v.session.id) })
+	v.endSession()
 	return err
 }
 
@@ -146,6 +165,13 @@ func (v *Volume) cancelWriting() {
 	v.removeRedo()
 	if err := v.hosts.cancel(v.id, v.session.id); err != nil {
 		v.log.Warn("the next mount will take this one for killed", "error", err)
+	}
+	v.endSession()
+}
+
+func (v *Volume) endSession() {
+	if v.unreserved { // by now there may be room
+		v.takeReserve()
 	}
 	v.session.end()
 }
