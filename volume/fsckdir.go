@@ -16,7 +16,7 @@ import (
 func (c *fsck) record(e *fsckEntry) bool {
 	n := e.node
 	if n == c.vol.root {
-		c.dirs[c.vol.rootID] = ""
+		c.dirs[c.vol.rootID] = e
 		return true
 	}
 	missing := c.hasNoRecord(n)
@@ -43,10 +43,10 @@ func (c *fsck) record(e *fsckEntry) bool {
 		c.find(FindingDirRecord, e, "it is missing").repaired("an interrupted removal had set it aside; it is put back")
 	}
 	if first, known := c.dirs[rec.ID]; known {
-		c.find(FindingDirCopy, e, "it is a copy of the directory %q, made behind kmsfs's back: files could be exchanged between the two unseen", first).
+		c.find(FindingDirCopy, e, "it is a copy of the directory %q, made behind kmsfs's back: files could be exchanged between the two unseen", first.path()).
 			left("its content can be read; to mend it, copy it by way of a mount and remove it")
 	} else {
-		c.dirs[rec.ID] = e.path()
+		c.dirs[rec.ID] = e
 	}
 	if e.broken {
 		return true // nothing can be said of where it belongs
@@ -119,7 +119,7 @@ func (c *fsck) makeRecord(e *fsckEntry, id crypto.ID, kept bool) (note string, e
 	if err := v.replaceRecord(d.fd, id, b[:]); err != nil {
 		return "", err
 	}
-	c.dirs[id] = e.path()
+	c.dirs[id] = e
 	note = "its record is made anew"
 	if !kept {
 		note += "; the names in it are lost with its ID, and its entries get new ones"

@@ -34,7 +34,15 @@ func (w *fsckWalk) entry(ctx context.Context, e *fsckEntry) error {
 	case unix.S_IFDIR:
 		return w.directory(ctx, e)
 	case unix.S_IFREG:
-		w.group.Go(func() error { return w.file(ctx, e) })
+		// The walk goes on, and far from here nothing would be open that leads here.
+		d, err := e.dir.use()
+		if err != nil {
+			return w.unreadable(e, err)
+		}
+		w.group.Go(func() error {
+			defer d.release()
+			return w.file(ctx, e)
+		})
 	case unix.S_IFLNK:
 		w.tally(&w.report.Symlinks)
 		w.xattrs(e) // before it is set aside
@@ -112,8 +120,11 @@ func (w *fsckWalk) inside(ctx context.Context, parent *fsckEntry, name string, i
 		return w.unreadable(e, err)
 	}
 	err = w.entry(ctx, e)
-	if e.node.IsDir() && !w.live {
-		e.node.Forget()
+	if e.node.IsDir() {
+		n.comeBack(e.node)
+		if !w.live {
+			e.node.Forget()
+		}
 	}
 	return err
 }
