@@ -45,6 +45,7 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 	keys, err := c.keys.unlock(ctx, f)
 	var bad *sidecarError
 	var refused errRefused
+	var unread *unreadSidecarError
 	if err != nil && f.lost {
 		c.doubt()
 	}
@@ -60,6 +61,8 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 		c.mu.Unlock()
 		c.find(FindingRefused, e, "%v", refused).left("it could not be checked, and is left as it is")
 		return nil
+	case errors.As(err, &unread):
+		return c.unreadable(e, err)
 	case err != nil:
 		return err
 	}

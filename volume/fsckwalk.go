@@ -46,7 +46,7 @@ func (w *fsckWalk) entry(ctx context.Context, e *fsckEntry) error {
 	case unix.S_IFLNK:
 		w.tally(&w.report.Symlinks)
 		w.xattrs(e) // before it is set aside
-		w.symlink(e)
+		return w.symlink(e)
 	default:
 		w.tally(&w.report.Others)
 		w.xattrs(e)
@@ -138,14 +138,16 @@ func (w *fsckWalk) look(n *Node, name string, id crypto.ID, known bool) (*fsckEn
 	defer d.release()
 	plain, broken := brokenName(name), true
 	if known {
-		// Where the owner may not search it, the file of a long name is out of reach.
-		_ = w.vol.searching(n, d, func() error {
+		err := w.vol.searching(n, d, func() error {
 			p, err := w.vol.decode(id, d.fd, name)
 			if err == nil {
 				plain, broken = p, false
 			}
 			return err
 		})
+		if isStoreError(err) {
+			return nil, err // it may have a name
+		}
 	}
 	var e *fsckEntry
 	err = w.vol.searching(n, d, func() (err error) {

@@ -36,6 +36,8 @@ func TestACheckAfterAPowerCutSeesAFileAsItsLateChangeMakesIt(t *testing.T) {
 				k := &tap{Backing: System{}, through: idle}
 				v = b.open(withTap(k))
 				n := lookup(t, v.Root(), "file")
+				createFile(t, v.Root(), "other", pattern(10, 1)) // there is a redo slot
+				quietPool(v)
 				changes := 0
 				k.turn(func(c call, do func(int) error) error {
 					if !c.changes {

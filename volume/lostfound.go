@@ -140,7 +140,7 @@ func (v *Volume) lostUses(ids map[crypto.ID]bool, links map[string]bool) (known 
 		return e.kind == unix.S_IFDIR, nil
 	}
 	if err := b.walk(fd); err != nil {
-		return false, err
+		return false, fmt.Errorf("look at what is in %s/%s: %w", metaDir, lostFoundDir, err)
 	}
 	return known, nil
 }
