@@ -97,7 +97,7 @@ func TestARepairWhoseReadsFailAnywhereLosesNothing(t *testing.T) {
 			reference, err := b.fsck(FsckOptions{Repair: true, Jobs: 1}, withTap(&tap{Backing: System{}, through: count.through}))
 			ok(t, err)
 			kept := b.sidecarsNow()
-			sampled := sampleOf(c.name, *faultAll, 97, 397)
+			sampled := sampleOf(c.name, *faultAll, 197, 797)
 			for n := range count.calls {
 				for _, fault := range []unix.Errno{unix.EIO, unix.EACCES} {
 					if !sampled.takes() {

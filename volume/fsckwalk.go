@@ -77,6 +77,9 @@ func (w *fsckWalk) directory(ctx context.Context, e *fsckEntry) error {
 	}
 	w.xattrs(e)
 	id, idErr := e.node.dirID()
+	if isStoreError(idErr) {
+		return w.unreadable(e, idErr) // the names in it are not lost for that
+	}
 	if idErr != nil {
 		w.lookAway() // what its entries use cannot be told from their names
 	}
