@@ -98,6 +98,7 @@ func (c *fsck) open(e *fsckEntry) (f *file, err error) {
 		f := c.find(FindingHeader, e, "%v", bad.Err)
 		if c.options.Repair {
 			c.setAside(f, e)
+			c.notSettled(f) // it has an ID all the same
 		}
 	case errors.Is(err, crypto.ErrMalformed):
 		kind := FindingHeader
@@ -107,9 +108,8 @@ func (c *fsck) open(e *fsckEntry) (f *file, err error) {
 		f := c.find(kind, e, "%v", bad.Err)
 		if c.options.Repair {
 			c.setAside(f, e)
-		} else {
-			c.lookAway() // some sidecar may be its
 		}
+		c.notSettled(f) // some sidecar may be its
 	default:
 		return nil, c.unreadable(e, err)
 	}

@@ -71,3 +71,29 @@ func TestACheckAfterAPowerCutSeesAFileAsItsLateChangeMakesIt(t *testing.T) {
 		}
 	}
 }
+
+// What the store did not give was not looked at, nor was what is below it.
+func TestACheckAfterAPowerCutSettlesNothingWhereADirectoryCannotBeRead(t *testing.T) {
+	b := newBench(t, ModeVolume)
+	v := b.open()
+	furnish(t, v.Root())
+	b.powerCut(v)
+	k := &tap{Backing: System{}, through: idle}
+	v = b.open(withTap(k))
+	for _, name := range []string{recordName, longName} {
+		failed := false
+		k.turn(func(c call, do func(int) error) error {
+			if c.op == "statx" && !failed && (c.name == name || name == longName && isLongNameFile(c.name)) {
+				failed = true
+				return unix.EIO
+			}
+			return idle(c, do)
+		})
+		r, err := v.Settle(t.Context())
+		if err != nil || r.Complete || v.settled.Load() || !failed {
+			t.Errorf("%s: failed %v, %v, complete %v, settled %v", name, failed, err, r.Complete, v.settled.Load())
+		}
+	}
+	k.turn(idle)
+	settle(t, v)
+}
