@@ -188,7 +188,7 @@ func TestADirectoryFarDownIsReachedWithFewDescriptors(t *testing.T) {
 		n = lookup(t, n, "z")
 	}
 	forgetAll(v, nil)
-	before := k.most()
+	before := k.reset()
 	if got := list(t, n); len(got) != 0 {
 		t.Errorf("%q at the bottom", got)
 	}
@@ -211,13 +211,19 @@ func (k *openCount) add(n int) {
 	k.peak = max(k.peak, k.now)
 }
 
-// most is how many have been open at once since it was last called.
+// reset begins to look for the most anew, and tells how many are open.
+func (k *openCount) reset() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.peak = k.now
+	return k.now
+}
+
+// most is how many have been open at once since.
 func (k *openCount) most() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	peak := k.peak
-	k.peak = k.now
-	return peak
+	return k.peak
 }
 
 func (k *openCount) Openat(dirfd int, name string, flags int, mode uint32) (int, error) {
