@@ -138,6 +138,25 @@ func (s *descriptorSet) closeAll() {
 // use returns the directory's O_PATH descriptor; the caller releases it.
 func (n *Node) use() (*descriptor, error) {
 	n.mu.Lock()
+	if d := n.desc; d != nil {
+		d.take()
+		n.mu.Unlock()
+		return d, nil
+	}
+	n.mu.Unlock()
+	above, err := n.openAbove()
+	if err != nil {
+		return nil, err
+	}
+	if above != nil {
+		defer above.release()
+	}
+	return n.open()
+}
+
+// open is use for a directory whose parent is open, or nearly.
+func (n *Node) open() (*descriptor, error) {
+	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.desc == nil {
 		if n.mode != unix.S_IFDIR {
@@ -147,11 +166,78 @@ func (n *Node) use() (*descriptor, error) {
 		if err != nil {
 			return nil, err
 		}
-		n.desc = &descriptor{fd: fd, node: n, slot: -1}
-		n.vol.descriptors.add(n.desc)
+		n.keepOpen(fd)
 	}
 	n.desc.take()
 	return n.desc, nil
+}
+
+// keepOpen makes fd the directory's descriptor. The caller holds n.mu.
+func (n *Node) keepOpen(fd int) {
+	n.desc = &descriptor{fd: fd, node: n, slot: -1}
+	n.vol.descriptors.add(n.desc)
+}
+
+// openAbove opens the directories above the node that are not open, from the top
+// down and each from the one before, which alone is held meanwhile: a tree may be
+// deeper than descriptors can be open. It returns that of the last, nil if all are.
+func (n *Node) openAbove() (last *descriptor, err error) {
+	var closed []*Node
+	rooted := false
+	for p := range n.climb() {
+		if rooted = p.parent.isOpen(); rooted {
+			break
+		}
+		closed = append(closed, p.parent)
+	}
+	if !rooted && len(closed) > 0 {
+		return nil, unix.ENOENT // one is unlinked, or they are in a circle
+	}
+	for _, m := range slices.Backward(closed) {
+		d, err := m.open()
+		if last != nil {
+			last.release()
+		}
+		if last = d; err != nil {
+			return nil, err
+		}
+	}
+	return last, nil
+}
+
+// isOpen tells whether a directory is open. Of one that is busy it may say that it
+// is not.
+func (n *Node) isOpen() bool {
+	if n == n.vol.root {
+		return true
+	}
+	if !n.mu.TryLock() {
+		return false
+	}
+	defer n.mu.Unlock()
+	return n.desc != nil
+}
+
+// comeBack opens the directory from one in it that was gone through meanwhile, if
+// it is not open any more. So a walk through a deep tree opens nothing from the top.
+func (n *Node) comeBack(child *Node) {
+	child.mu.Lock()
+	d := child.desc
+	if d == nil || child.mode != unix.S_IFDIR {
+		child.mu.Unlock()
+		return
+	}
+	d.take()
+	child.mu.Unlock()
+	defer d.release()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.desc != nil {
+		return
+	}
+	if fd, err := openSame(n.vol.backing, d.fd, "..", n.key); err == nil {
+		n.keepOpen(fd)
+	}
 }
 
 // reopen opens the node's inode by one of its names and makes sure that it is

@@ -64,8 +64,8 @@ func (n *Node) readRecord() (crypto.DirRecord, error) {
 	defer d.release()
 	b, err := n.readInside(d, recordName, crypto.DirRecordSize)
 	if err == unix.ENOENT {
-		if aside, ok := n.restoreRecord(d); ok {
-			b, err = aside, nil
+		if aside, rerr := n.restoreRecord(d); aside != nil || rerr != nil {
+			b, err = aside, rerr
 		}
 	}
 	if err == unix.ENOENT || errors.Is(err, errNotPlain) || errors.Is(err, errTooLong) {
@@ -162,31 +162,39 @@ func fileBindings(r *crypto.Record) bindings   { return bindings{&r.BindingA, &r
 
 // restoreRecord finds a directory's record that an interrupted removal had moved
 // to the parent, and puts it back, if the store lets it. Only a record that is bound
-// to this very place is taken.
-func (n *Node) restoreRecord(d *descriptor) (record []byte, ok bool) {
+// to this very place is taken; nil if there is none. An error says that it could not
+// be looked for.
+func (n *Node) restoreRecord(d *descriptor) (record []byte, err error) {
 	p, ok := n.at()
 	if !ok {
-		return nil, false
+		return nil, nil
 	}
 	parentID, err := p.parent.dirID()
+	if errors.Is(err, ErrIntegrity) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
 	want := n.vol.binder.Binding(parentID, p.name)
 	pd, err := p.parent.use()
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
 	defer pd.release()
 	entries, err := n.vol.listBacking(pd.fd)
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
+	var unread error
 	for _, e := range entries {
 		if !isTemporary(e.name) {
 			continue
 		}
 		b, err := readSmall(n.vol.backing, pd.fd, e.name, crypto.DirRecordSize)
+		if isStoreError(err) {
+			unread = err
+		}
 		if err != nil {
 			continue
 		}
@@ -198,7 +206,7 @@ func (n *Node) restoreRecord(d *descriptor) (record []byte, ok bool) {
 			n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
 			n.vol.debts.owe(recordDebt(rec.ID), n)
 		}
-		return b, true
+		return b, nil
 	}
-	return nil, false
+	return nil, unread
 }

@@ -23,6 +23,8 @@
 //	errors.go integrity.go   what callers can tell apart
 //	node.go nodeset.go   Node: an inode, and the table that keeps each one single
 //	descriptor.go   the bounded set of open backing descriptors
+//	path.go         what is above a node, and how it is told
+//	beneath.go      going through a backing directory, however deep
 //	directory.go    directory IDs and records
 //	name.go         plain names to backing names, long and broken ones
 //	lookup.go list.go                  finding and listing entries
@@ -83,7 +85,8 @@
 //     go, whatever caches plaintext (Cache) has brought back what is to be written
 //     and dropped the rest.
 //   - No path is ever followed: every call names one entry below an open
-//     directory descriptor, with O_NOFOLLOW or AT_SYMLINK_NOFOLLOW.
+//     directory descriptor, with O_NOFOLLOW or AT_SYMLINK_NOFOLLOW; or its "..",
+//     opened with O_PATH alone, which has to be the directory that it was opened from.
 //
 // # Locks
 //

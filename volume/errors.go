@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kmsfs/crypto"
 )
 
@@ -68,3 +70,18 @@ func (e *InUseError) Error() string {
 
 // Is makes errors.Is(err, ErrInUse) true.
 func (e *InUseError) Is(target error) bool { return target == ErrInUse }
+
+// isStoreError tells that the backing store did not give something: that says nothing
+// of what it would have given. That something is not there, or is of another kind
+// than it should be, is no such error.
+func isStoreError(err error) bool {
+	var no unix.Errno
+	if !errors.As(err, &no) {
+		return false
+	}
+	switch no {
+	case unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EINVAL:
+		return false
+	}
+	return true
+}

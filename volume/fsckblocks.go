@@ -46,13 +46,12 @@ func (s *contentState) erase(index uint64) {
 // read goes over the blocks; nil if the file was changed meanwhile.
 func (c *fsck) read(ctx context.Context, f *file, keys *fileKeys) (*contentState, error) {
 	s := new(contentState)
-	var st unix.Statx_t
 	f.content.RLock()
-	err := f.node.vol.backing.Statx(f.desc.fd, "", &st)
+	cipherSize, err := f.cipherSize()
 	if err == nil && !f.lost {
 		s.disk, err = f.diskRecord()
 	}
-	s.generation, s.size, s.cipherSize = f.rec.Generation, int64(f.rec.Size), int64(st.Size)
+	s.generation, s.size, s.cipherSize = f.rec.Generation, int64(f.rec.Size), cipherSize
 	f.content.RUnlock()
 	if err != nil {
 		return nil, err
@@ -76,10 +75,22 @@ func (c *fsck) read(ctx context.Context, f *file, keys *fileKeys) (*contentState
 	return s, nil
 }
 
-// diskRecord reads the record anew. The caller holds f.content or f.write.
+// cipherSize is how long the backing file is, or will be once its late change is
+// made. The caller holds f.content or f.write.
+func (f *file) cipherSize() (int64, error) {
+	if f.whole() != nil {
+		return mustCipherSize(int64(f.rec.Size)), nil
+	}
+	var st unix.Statx_t
+	err := f.node.vol.backing.Statx(f.desc.fd, "", &st)
+	return int64(st.Size), err
+}
+
+// diskRecord reads the record anew, as it will be once the file's late change is
+// made. The caller holds f.content or f.write.
 func (f *file) diskRecord() (crypto.Record, error) {
 	var header [crypto.HeaderSize]byte
-	if _, err := preadFull(f.node.vol.backing, f.desc.fd, header[:], 0); err != nil {
+	if _, err := f.node.vol.preadLate(f.late, f.desc.fd, header[:], 0); err != nil {
 		return crypto.Record{}, err
 	}
 	r, err := f.records.Open(header[:])

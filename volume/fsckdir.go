@@ -16,20 +16,34 @@ import (
 func (c *fsck) record(e *fsckEntry) bool {
 	n := e.node
 	if n == c.vol.root {
-		c.dirs[c.vol.rootID] = ""
+		c.dirs[c.vol.rootID] = e
 		return true
 	}
-	missing := c.hasNoRecord(n)
-	rec, err := n.readRecord()
+	var rec crypto.DirRecord
+	missing, err := c.hasNoRecord(n)
+	if err == nil {
+		rec, err = n.readRecord()
+	}
 	if c.gone(err) {
 		return false
 	}
 	if err != nil {
 		f := c.find(FindingDirRecord, e, "%v", cause(err))
-		if !errors.Is(err, ErrIntegrity) || c.live {
+		if !errors.Is(err, ErrIntegrity) {
+			f.left("the backing store does not give it, so it is left as it is")
+			c.lookAway()
 			return false
 		}
-		id, kept := c.provenID(n)
+		if c.live {
+			return false
+		}
+		id, kept, err := c.provenID(n)
+		if err != nil {
+			// Another ID would cost all names in it.
+			f.mended(fmt.Errorf("what it says, and the names that go with it, cannot be read: %w", err), "")
+			c.lookAway()
+			return false
+		}
 		if c.options.Repair {
 			note, err := c.makeRecord(e, id, kept)
 			f.mended(err, "%s", note)
@@ -43,10 +57,10 @@ func (c *fsck) record(e *fsckEntry) bool {
 		c.find(FindingDirRecord, e, "it is missing").repaired("an interrupted removal had set it aside; it is put back")
 	}
 	if first, known := c.dirs[rec.ID]; known {
-		c.find(FindingDirCopy, e, "it is a copy of the directory %q, made behind kmsfs's back: files could be exchanged between the two unseen", first).
+		c.find(FindingDirCopy, e, "it is a copy of the directory %q, made behind kmsfs's back: files could be exchanged between the two unseen", first.path()).
 			left("its content can be read; to mend it, copy it by way of a mount and remove it")
 	} else {
-		c.dirs[rec.ID] = e.path()
+		c.dirs[rec.ID] = e
 	}
 	if e.broken {
 		return true // nothing can be said of where it belongs
@@ -76,14 +90,17 @@ func (e *fsckEntry) binding() ([16]byte, error) {
 	return e.node.vol.binder.Binding(id, e.plain), nil
 }
 
-func (c *fsck) hasNoRecord(n *Node) bool {
+func (c *fsck) hasNoRecord(n *Node) (bool, error) {
 	d, err := n.use()
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer d.release()
 	_, err = n.readInside(d, recordName, crypto.DirRecordSize)
-	return err == unix.ENOENT
+	if isStoreError(err) {
+		return false, fmt.Errorf("read directory record of %q: %w", n.Path(), err)
+	}
+	return err == unix.ENOENT, nil
 }
 
 // makeRecord gives a directory a record in the place of one that is damaged or
@@ -119,7 +136,7 @@ func (c *fsck) makeRecord(e *fsckEntry, id crypto.ID, kept bool) (note string, e
 	if err := v.replaceRecord(d.fd, id, b[:]); err != nil {
 		return "", err
 	}
-	c.dirs[id] = e.path()
+	c.dirs[id] = e
 	note = "its record is made anew"
 	if !kept {
 		note += "; the names in it are lost with its ID, and its entries get new ones"
@@ -161,35 +178,44 @@ func (v *Volume) removeStale(dirfd int, tmp string) error {
 }
 
 // provenID reads the ID in the clear part of a damaged record, and tells whether a
-// name in the directory decrypts with it. Else the ID is a new one.
-func (c *fsck) provenID(n *Node) (id crypto.ID, kept bool) {
+// name in the directory decrypts with it. Else the ID is a new one. An error says
+// that it could not be told.
+func (c *fsck) provenID(n *Node) (id crypto.ID, kept bool, err error) {
 	fresh, _ := crypto.NewID(c.vol.random)
 	d, err := n.use()
 	if err != nil {
-		return fresh, false
+		return fresh, false, err
 	}
 	defer d.release()
 	b, err := n.readInside(d, recordName, crypto.DirRecordSize)
+	if isStoreError(err) {
+		return fresh, false, err
+	}
 	if err != nil {
-		return fresh, false
+		return fresh, false, nil
 	}
 	id, ok := crypto.DirRecordID(b)
 	if !ok {
-		return fresh, false
+		return fresh, false, nil
 	}
 	entries, err := n.listInside(d)
 	if err != nil {
-		return fresh, false
+		return fresh, false, err
 	}
+	var unread error
 	for _, entry := range entries {
 		if n.isOwn(entry.name) {
 			continue
 		}
-		if _, err := c.vol.decode(id, d.fd, entry.name); err == nil {
-			return id, true
+		_, err := c.vol.decode(id, d.fd, entry.name)
+		if err == nil {
+			return id, true, nil
+		}
+		if isStoreError(err) {
+			unread = err
 		}
 	}
-	return fresh, false
+	return fresh, false, unread
 }
 
 // leftovers looks at what interrupted operations left in a directory. While the
@@ -219,11 +245,20 @@ func (w *fsckWalk) leftovers(ctx context.Context, e *fsckEntry, inside *fsckInsi
 	return nil
 }
 
+const removedRecord = "the record of a directory that was removed"
+
 // leftover notes what can be removed without a loss.
 func (w *fsckWalk) leftover(parent *fsckEntry, name, what string) {
 	e := &fsckEntry{dir: parent.node, node: parent.node, plain: parent.plain, backing: name}
 	f := w.add(&Finding{Kind: FindingLeftover, Path: parent.path(), Backing: e.backingPath(), Block: -1, Problem: what, Harmless: true})
 	if !w.options.Repair {
+		return
+	}
+	w.mu.Lock()
+	blind := w.blind
+	w.mu.Unlock()
+	if what == removedRecord && blind {
+		f.left("something in the volume could not be looked at, and may be what it belongs to")
 		return
 	}
 	d, err := parent.node.use()
@@ -268,9 +303,12 @@ func (w *fsckWalk) temporary(ctx context.Context, n *Node, name string) (string,
 			return "the copy that an interrupted reencrypt was making of a file", nil
 		case e.size < crypto.HeaderSize:
 			b, err := readSmall(n.vol.backing, d.fd, name, crypto.DirRecordSize)
+			if isStoreError(err) {
+				return "", err
+			}
 			if err == nil {
 				if _, err = n.vol.dirs.Open(b); err == nil {
-					return "the record of a directory that was removed", nil
+					return removedRecord, nil
 				}
 			}
 			return "a file that was being made", nil

@@ -76,10 +76,10 @@ func (n *Node) newFsckEntry(d *descriptor, plain, backing string, broken bool) (
 }
 
 // symlink looks at a symbolic link's target.
-func (c *fsck) symlink(e *fsckEntry) {
+func (c *fsck) symlink(e *fsckEntry) error {
 	content, err := e.node.readBackingLink()
 	if c.gone(err) {
-		return
+		return nil
 	}
 	if err == nil && len(content) == linkIDLen {
 		c.mu.Lock()
@@ -90,16 +90,20 @@ func (c *fsck) symlink(e *fsckEntry) {
 	if err == nil {
 		raw, err = c.vol.linkContent(content)
 	}
+	if isStoreError(err) {
+		return c.unreadable(e, err)
+	}
 	if err == nil {
 		_, err = c.vol.symlinks.Open(raw)
 	}
 	if err == nil || e.broken {
-		return // an entry without a name is one finding
+		return nil // an entry without a name is one finding
 	}
 	f := c.find(FindingSymlink, e, "its target cannot be read: %v", err)
 	if c.options.Repair {
 		c.setAside(f, e)
 	}
+	return nil
 }
 
 // xattrs looks at extended attributes. They are left as they are: a damaged one
@@ -107,8 +111,9 @@ func (c *fsck) symlink(e *fsckEntry) {
 func (c *fsck) xattrs(e *fsckEntry) {
 	n := e.node
 	var stored []string
-	if err := n.onInode(func(fd int) (err error) { stored, err = c.vol.storedXattrs(fd); return err }); err != nil {
-		return // a store without them
+	err := n.onInode(func(fd int) (err error) { stored, err = c.vol.storedXattrs(fd); return err })
+	if isStoreError(err) && !errors.Is(err, unix.EOPNOTSUPP) { // a store without them
+		c.find(FindingUnreadable, e, "its attributes: %v", err)
 	}
 	for _, s := range stored {
 		enc, ours := n.encryptedXattr(s)

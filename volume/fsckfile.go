@@ -45,6 +45,7 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 	keys, err := c.keys.unlock(ctx, f)
 	var bad *sidecarError
 	var refused errRefused
+	var unread *unreadSidecarError
 	if err != nil && f.lost {
 		c.doubt()
 	}
@@ -60,6 +61,8 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 		c.mu.Unlock()
 		c.find(FindingRefused, e, "%v", refused).left("it could not be checked, and is left as it is")
 		return nil
+	case errors.As(err, &unread):
+		return c.unreadable(e, err)
 	case err != nil:
 		return err
 	}
@@ -95,6 +98,7 @@ func (c *fsck) open(e *fsckEntry) (f *file, err error) {
 		f := c.find(FindingHeader, e, "%v", bad.Err)
 		if c.options.Repair {
 			c.setAside(f, e)
+			c.notSettled(f) // it has an ID all the same
 		}
 	case errors.Is(err, crypto.ErrMalformed):
 		kind := FindingHeader
@@ -104,9 +108,8 @@ func (c *fsck) open(e *fsckEntry) (f *file, err error) {
 		f := c.find(kind, e, "%v", bad.Err)
 		if c.options.Repair {
 			c.setAside(f, e)
-		} else {
-			c.lookAway() // some sidecar may be its
 		}
+		c.notSettled(f) // some sidecar may be its
 	default:
 		return nil, c.unreadable(e, err)
 	}

@@ -34,8 +34,8 @@ type errRefused struct{ error }
 func (e errRefused) Unwrap() error { return e.error }
 
 // unlock returns a file's keys; the caller releases them. Errors are a
-// sidecarError, errRefused, and what ends the check: a KMS that is not there
-// says nothing of the volume.
+// sidecarError, unreadSidecarError, errRefused, and what ends the check: a KMS that
+// is not there says nothing of the volume.
 func (s *keyStage) unlock(ctx context.Context, f *file) (*fileKeys, error) {
 	v := f.node.vol
 	for {
@@ -48,12 +48,13 @@ func (s *keyStage) unlock(ctx context.Context, f *file) (*fileKeys, error) {
 		cancel()
 		s.end(time.Since(began), err)
 		var bad *sidecarError
+		var unread *unreadSidecarError
 		switch {
 		case err == nil:
 			return keys, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case errors.As(err, &bad):
+		case errors.As(err, &bad), errors.As(err, &unread):
 			return nil, err
 		case errors.Is(err, kmsprovider.ErrThrottled) && s.patient():
 			continue

@@ -64,8 +64,8 @@ func (c *fsck) followAside() {
 	}
 }
 
-// notSettled keeps a volume after a power cut from being called settled, if
-// something could not be mended.
+// notSettled keeps a volume after a power cut from being called settled, and what it
+// may use from being removed, if something could not be mended.
 func (c *fsck) notSettled(f *Finding) {
 	if !f.Repaired {
 		c.lookAway()

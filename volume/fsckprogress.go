@@ -37,23 +37,17 @@ func (c *fsck) count(ctx context.Context, e *fsckEntry) {
 }
 
 func (c *fsck) countInside(ctx context.Context, dirfd int, root bool) {
-	entries, err := c.vol.listBacking(dirfd)
-	if err != nil || ctx.Err() != nil {
-		return
-	}
-	for _, e := range entries {
+	b := beneath{backing: c.vol.backing, closed: func(error) error { return nil }}
+	b.visit = func(dirfd int, e dirent, depth int) (into bool, err error) {
 		switch {
-		case root && e.name == metaDir, strings.HasPrefix(e.name, recordName), isLongNameFile(e.name):
+		case root && depth == 0 && e.name == metaDir, strings.HasPrefix(e.name, recordName), isLongNameFile(e.name):
 		case e.kind == unix.S_IFREG:
 			var st unix.Statx_t
 			if c.vol.backing.Statx(dirfd, e.name, &st) == nil {
 				c.total += crypto.PlainSizeFloor(int64(st.Size)) + fileWork
 			}
-		case e.kind == unix.S_IFDIR:
-			if fd, err := c.vol.backing.Openat(dirfd, e.name, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
-				c.countInside(ctx, fd, false)
-				c.vol.backing.Close(fd)
-			}
 		}
+		return e.kind == unix.S_IFDIR && !(root && depth == 0 && e.name == metaDir), ctx.Err()
 	}
+	_ = b.walk(dirfd)
 }

@@ -233,6 +233,10 @@ func (c *fsck) checkConfigBackup() {
 	if err == nil {
 		return
 	}
+	if isStoreError(err) {
+		c.findMeta(FindingUnreadable, metaDir+"/"+configBackup, "%v", err).left("left as it is")
+		return
+	}
 	f := c.findMeta(FindingConfigBackup, metaDir+"/"+configBackup, "%v", err)
 	if !c.options.Repair {
 		return

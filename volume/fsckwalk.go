@@ -34,11 +34,19 @@ func (w *fsckWalk) entry(ctx context.Context, e *fsckEntry) error {
 	case unix.S_IFDIR:
 		return w.directory(ctx, e)
 	case unix.S_IFREG:
-		w.group.Go(func() error { return w.file(ctx, e) })
+		// The walk goes on, and far from here nothing would be open that leads here.
+		d, err := e.dir.use()
+		if err != nil {
+			return w.unreadable(e, err)
+		}
+		w.group.Go(func() error {
+			defer d.release()
+			return w.file(ctx, e)
+		})
 	case unix.S_IFLNK:
 		w.tally(&w.report.Symlinks)
 		w.xattrs(e) // before it is set aside
-		w.symlink(e)
+		return w.symlink(e)
 	default:
 		w.tally(&w.report.Others)
 		w.xattrs(e)
@@ -69,6 +77,9 @@ func (w *fsckWalk) directory(ctx context.Context, e *fsckEntry) error {
 	}
 	w.xattrs(e)
 	id, idErr := e.node.dirID()
+	if isStoreError(idErr) {
+		return w.unreadable(e, idErr) // the names in it are not lost for that
+	}
 	if idErr != nil {
 		w.lookAway() // what its entries use cannot be told from their names
 	}
@@ -112,8 +123,11 @@ func (w *fsckWalk) inside(ctx context.Context, parent *fsckEntry, name string, i
 		return w.unreadable(e, err)
 	}
 	err = w.entry(ctx, e)
-	if e.node.IsDir() && !w.live {
-		e.node.Forget()
+	if e.node.IsDir() {
+		n.comeBack(e.node)
+		if !w.live {
+			e.node.Forget()
+		}
 	}
 	return err
 }
@@ -127,14 +141,16 @@ func (w *fsckWalk) look(n *Node, name string, id crypto.ID, known bool) (*fsckEn
 	defer d.release()
 	plain, broken := brokenName(name), true
 	if known {
-		// Where the owner may not search it, the file of a long name is out of reach.
-		_ = w.vol.searching(n, d, func() error {
+		err := w.vol.searching(n, d, func() error {
 			p, err := w.vol.decode(id, d.fd, name)
 			if err == nil {
 				plain, broken = p, false
 			}
 			return err
 		})
+		if isStoreError(err) {
+			return nil, err // it may have a name
+		}
 	}
 	var e *fsckEntry
 	err = w.vol.searching(n, d, func() (err error) {

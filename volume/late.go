@@ -102,7 +102,7 @@ func (c *change) cover(b []byte, cipherOff int64, payload []byte) {
 }
 
 // whole is an error as long as the file has a late change: two changes of one file
-// that are armed would have no order. The caller holds f.write.
+// that are armed would have no order. The caller holds f.write or f.content.
 func (f *file) whole() error {
 	if f.late == nil {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -145,17 +146,21 @@ func (v *Volume) listBacking(dirfd int) ([]dirent, error) {
 	return listDescriptor(v.backing, dirfd)
 }
 
+// listings are buffers for backing names, which are no secret.
+var listings = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
 func listDescriptor(k Backing, dirfd int) ([]dirent, error) {
 	fd, err := k.Openat(dirfd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer k.Close(fd)
-	buf := make([]byte, 32<<10)
+	buf := listings.Get().(*[32 << 10]byte)
+	defer listings.Put(buf)
 	var rest []byte
 	var all []dirent
 	for {
-		e, err := nextDirent(k, fd, buf, &rest)
+		e, err := nextDirent(k, fd, buf[:], &rest)
 		if err == io.EOF {
 			return all, nil
 		}

@@ -121,37 +121,26 @@ func (v *Volume) lostUses(ids map[crypto.ID]bool, links map[string]bool) (known 
 		return false, fmt.Errorf("open %s/%s: %w", metaDir, lostFoundDir, err)
 	}
 	defer v.backing.Close(fd)
-	return v.usesBelow(fd, ids, links, 0)
-}
-
-func (v *Volume) usesBelow(dirfd int, ids map[crypto.ID]bool, links map[string]bool, depth int) (known bool, err error) {
-	entries, err := v.listBacking(dirfd)
-	if err != nil || depth > maxSearchDepth {
-		return false, err
-	}
 	known = true
-	for _, e := range entries {
-		ok := true
+	b := beneath{backing: v.backing, closed: func(err error) error { return err }}
+	b.visit = func(dirfd int, e dirent, _ int) (into bool, err error) {
 		switch e.kind {
-		case unix.S_IFDIR:
-			fd, err := v.backing.Openat(dirfd, e.name, unix.O_PATH|unix.O_DIRECTORY, 0)
-			if err != nil {
-				return false, err
-			}
-			ok, err = v.usesBelow(fd, ids, links, depth+1)
-			v.backing.Close(fd)
-			if err != nil {
-				return false, err
-			}
 		case unix.S_IFLNK:
 			buf := make([]byte, unix.PathMax)
-			if n, err := v.backing.Readlinkat(dirfd, e.name, buf); err == nil {
+			n, err := v.backing.Readlinkat(dirfd, e.name, buf)
+			if err == nil {
 				links[string(buf[:n])] = true
 			}
+			known = known && err == nil
 		case unix.S_IFREG:
-			ok = v.usedBy(dirfd, e.name, ids)
+			known = v.usedBy(dirfd, e.name, ids) && known
+		case 0:
+			known = false
 		}
-		known = known && ok
+		return e.kind == unix.S_IFDIR, nil
+	}
+	if err := b.walk(fd); err != nil {
+		return false, fmt.Errorf("look at what is in %s/%s: %w", metaDir, lostFoundDir, err)
 	}
 	return known, nil
 }

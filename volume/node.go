@@ -3,7 +3,6 @@ package volume
 import (
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"weak"
@@ -195,28 +194,6 @@ func (n *Node) at() (place, bool) {
 		return place{}, false
 	}
 	return places[len(places)-1], true
-}
-
-// Path is the node's plaintext path from the volume's root, for messages.
-func (n *Node) Path() string { return n.path(func(p place) string { return p.name }) }
-
-// BackingPath is its path below the backing directory, for messages and for
-// finding the file again after a crash.
-func (n *Node) BackingPath() string { return n.path(func(p place) string { return p.backing }) }
-
-func (n *Node) path(part func(place) string) string {
-	var parts []string
-	for n != n.vol.root {
-		p, ok := n.at()
-		if !ok {
-			parts = append(parts, "(unlinked)")
-			break
-		}
-		parts = append(parts, part(p))
-		n = p.parent
-	}
-	slices.Reverse(parts)
-	return strings.Join(parts, "/")
 }
 
 // Forget says that nobody refers to the node any more, until a Lookup finds it

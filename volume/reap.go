@@ -95,12 +95,18 @@ func (r *reaper) close() {
 func (v *Volume) copiesOf(tickets []reapTicket) map[crypto.ID]bool {
 	copied := make(map[crypto.ID]bool)
 	dirs := make(map[*Node][]crypto.ID)
+	var order []*Node // that of the removals, in which one leads to the next
 	for _, t := range tickets {
-		if t.dir != nil {
-			dirs[t.dir] = append(dirs[t.dir], t.id)
+		if t.dir == nil {
+			continue
 		}
+		if dirs[t.dir] == nil {
+			order = append(order, t.dir)
+		}
+		dirs[t.dir] = append(dirs[t.dir], t.id)
 	}
-	for dir, ids := range dirs {
+	for _, dir := range order {
+		ids := dirs[dir]
 		found, err := v.strangers(dir)
 		for _, id := range ids {
 			if err != nil || found[id] {

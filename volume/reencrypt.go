@@ -213,6 +213,9 @@ func (r *reencrypt) each(ctx context.Context, t target, visit func(target) error
 		if child.IsDir() || child.IsRegular() {
 			err = r.each(ctx, entry, visit, failed)
 		}
+		if child.IsDir() {
+			t.node.comeBack(child)
+		}
 		child.Forget()
 		if err != nil {
 			return err
@@ -250,10 +253,9 @@ func (r *reencrypt) file(ctx context.Context, t target) error {
 		r.done += int64(t.attr.Size) + fileWork
 		r.progress(0)
 	}()
-	path := t.path()
 	f, err := t.node.openFile(false)
 	if err != nil {
-		r.fail(path, err)
+		r.fail(t.path(), err)
 		return nil
 	}
 	id := f.id
@@ -263,7 +265,7 @@ func (r *reencrypt) file(ctx context.Context, t target) error {
 		r.report.Already++
 		return r.journal.note(journalDone, id)
 	case t.attr.Nlink > 1:
-		r.report.Linked = append(r.report.Linked, path)
+		r.report.Linked = append(r.report.Linked, t.path())
 		return nil
 	}
 	err = r.replace(ctx, t)
@@ -272,9 +274,9 @@ func (r *reencrypt) file(ctx context.Context, t target) error {
 		r.report.Files++
 		r.report.Bytes += int64(t.attr.Size)
 	case endsReencrypt(err):
-		return fmt.Errorf("reencrypt %q: %w", path, err)
+		return fmt.Errorf("reencrypt %q: %w", t.path(), err)
 	default:
-		r.fail(path, err)
+		r.fail(t.path(), err)
 	}
 	return nil
 }

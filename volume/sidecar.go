@@ -29,6 +29,15 @@ type sidecarError struct {
 	err  error
 }
 
+// unreadSidecarError says that the backing store does not give a sidecar.
+type unreadSidecarError struct {
+	name string
+	err  error
+}
+
+func (e *unreadSidecarError) Error() string { return fmt.Sprintf("read sidecar %s: %v", e.name, e.err) }
+func (e *unreadSidecarError) Unwrap() error { return e.err }
+
 var errSidecarMissing = errors.New("it is missing")
 
 func (e *sidecarError) Error() string { return fmt.Sprintf("sidecar %s: %v", e.name, e.err) }
@@ -173,7 +182,7 @@ func (s *sidecarStore) read(volume, id crypto.ID) (*crypto.Sidecar, error) {
 		return nil, &sidecarError{sidecarPath(id), fmt.Errorf("it is none: %w", err)}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read sidecar %s: %w", sidecarPath(id), err)
+		return nil, &unreadSidecarError{sidecarPath(id), err}
 	}
 	sc, err := crypto.ParseSidecar(b)
 	if err != nil {

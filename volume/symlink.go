@@ -85,6 +85,9 @@ func (n *Node) Readlink() (string, error) {
 		return "", err
 	}
 	raw, err := n.vol.linkContent(content)
+	if isStoreError(err) {
+		return "", fmt.Errorf("read the target of %q: %w", n.Path(), err)
+	}
 	if err != nil {
 		return "", n.integrity(-1, err)
 	}

@@ -67,16 +67,27 @@ func (v *Volume) paySidecar(id crypto.ID) error {
 // where it was written in this mount.
 func (n *Node) payParents() error {
 	for _, p := range n.known() {
-		for ok := true; ok; p, ok = p.parent.at() {
-			if err := p.parent.payName(p.backing); err != nil {
-				return err
+		if err := p.pay(); err != nil {
+			return err
+		}
+		for above := range p.parent.climb() {
+			if n.vol.debts.size() == 0 {
+				return nil
 			}
-			if err := p.parent.payDir(); err != nil {
+			if err := above.pay(); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// pay makes durable what the place and the directory that it is in need.
+func (p place) pay() error {
+	if err := p.parent.payName(p.backing); err != nil {
+		return err
+	}
+	return p.parent.payDir()
 }
 
 // payName makes the file of a long name in the directory durable.
