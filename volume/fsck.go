@@ -96,11 +96,11 @@ type fsck struct {
 	report    FsckReport
 	findings  []*Finding
 	files     map[crypto.ID][]*fsckEntry // that say so in their header; each inode once
-	dirs      map[crypto.ID]string       // paths
+	dirs      map[crypto.ID][]*fsckEntry // that say so in their record, likewise
 	links     map[string]bool            // targets in .kmsfs/links that symlinks lead to
 	sidecars  []crypto.ID                // that there were in the beginning
-	misplaced []*misplaced
-	moved     []*Node // while the volume is in use
+	misplaced []*fsckEntry               // files and directories that belong under another name
+	moved     []*Node                    // while the volume is in use
 	nameless  []*fsckEntry
 	blind     bool // something could not be looked at, so what seems unused may not be
 	refused   bool // some key could not be had
@@ -116,7 +116,7 @@ func newFsck(v *Volume, o FsckOptions) *fsck {
 	}
 	c := &fsck{
 		vol: v, options: o, torn: v.relaxed, slots: make(chan struct{}, jobs),
-		files: make(map[crypto.ID][]*fsckEntry), dirs: make(map[crypto.ID]string), links: make(map[string]bool),
+		files: make(map[crypto.ID][]*fsckEntry), dirs: make(map[crypto.ID][]*fsckEntry), links: make(map[string]bool),
 	}
 	c.keys.init()
 	c.report = FsckReport{Volume: v.id, Whole: len(o.Paths) == 0}

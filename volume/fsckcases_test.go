@@ -26,6 +26,15 @@ type damageCase struct {
 	keeps   bool // there are harmless findings after the repair
 }
 
+// below gives the paths of a directory and of what is in it.
+func below(dir string, names ...string) []string {
+	paths := []string{dir}
+	for _, name := range names {
+		paths = append(paths, dir+"/"+name)
+	}
+	return paths
+}
+
 var longName = strings.Repeat("l", 200)
 
 var damageCases = []damageCase{
@@ -169,12 +178,23 @@ var damageCases = []damageCase{
 			ok(t, os.Remove(to))
 			ok(t, os.Rename(from, to))
 		}},
-	{name: "a directory's record is a link to that of the one above", found: []string{"directory-binding", "duplicate-directory", "name", "xattr"}, stays: true,
+	{name: "a directory's record is a link to that of the one above", found: []string{"duplicate-directory", "name", "xattr"},
 		changed: []string{"dir/" + longName + "/" + longName, "dir/" + longName + "/deep", "dir/" + longName + "/recovered.", "dir/" + longName + "/recovered."},
 		do: func(t *testing.T, b *bench, at func(string) string) {
 			inner := at("dir/"+longName) + "/" + recordName
 			ok(t, os.Remove(inner))
 			ok(t, os.Link(at("dir")+"/"+recordName, inner))
+		}},
+	{name: "a directory is copied beside itself", found: []string{"duplicate", "duplicate-directory", "name"},
+		changed: below("dir.conflict-", longName, longName+"/"+longName, longName+"/deep", "attributes", "fifo", "other name", "read only"),
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			copyTree(t, at("dir"), at("dir")+".sync-conflict")
+		}},
+	{name: "a directory is copied to where another of its name was", found: []string{"duplicate", "duplicate-directory"},
+		changed: below("symlink", longName, longName+"/"+longName, longName+"/deep", "attributes", "fifo", "other name", "read only"),
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			ok(t, os.Remove(at("symlink")))
+			copyTree(t, at("dir"), at("symlink"))
 		}},
 	{name: "a symlink's target is damaged", found: []string{"symlink"}, changed: []string{"symlink"},
 		do: func(t *testing.T, b *bench, at func(string) string) {

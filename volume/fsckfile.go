@@ -161,12 +161,6 @@ func (c *fsck) note(e *fsckEntry, f *file) bool {
 	return true
 }
 
-// misplaced is a name under which a file is that it does not belong to.
-type misplaced struct {
-	entry *fsckEntry
-	id    crypto.ID
-}
-
 // checkPlace compares the binding with this very name. What is to be done depends
 // on whether it is a copy, which the end of the walk will tell.
 func (c *fsck) checkPlace(e *fsckEntry, f *file) {
@@ -185,7 +179,8 @@ func (c *fsck) checkPlace(e *fsckEntry, f *file) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.misplaced = append(c.misplaced, &misplaced{e, f.id})
+	e.astray = true
+	c.misplaced = append(c.misplaced, e)
 }
 
 // isThere tells whether the entry is where it was found.
