@@ -102,9 +102,10 @@ type fsck struct {
 	misplaced []*fsckEntry               // files and directories that belong under another name
 	moved     []*Node                    // while the volume is in use
 	nameless  []*fsckEntry
-	blind     bool // something could not be looked at, so what seems unused may not be
-	refused   bool // some key could not be had
-	doubtful  bool // some file may not be the one that its header says, since nothing proves it
+	lost      []*fsckEntry // files whose record does not open with the ID in their header
+	blind     bool         // something could not be looked at, so what seems unused may not be
+	refused   bool         // some key could not be had
+	doubtful  bool         // some file may not be the one that its header says, since nothing proves it
 	done      int64
 	total     int64
 }
@@ -150,6 +151,9 @@ func (c *fsck) run(ctx context.Context) error {
 		c.report.Sidecars = len(c.sidecars)
 	}
 	if err := c.walk(ctx, tops); err != nil {
+		return err
+	}
+	if err := c.settleLost(ctx); err != nil {
 		return err
 	}
 	if err := c.settlePlaces(ctx); err != nil {

@@ -45,6 +45,13 @@ func (c *fsck) dirCopies() []*fsckEntry {
 
 // settleDirCopies reports directories that are copies, and gives them new IDs.
 func (c *fsck) settleDirCopies(ctx context.Context, copies []*fsckEntry) error {
+	bound := make(map[*fsckEntry]error)
+	for _, e := range copies {
+		if c.options.Repair && e.astray && !e.broken {
+			// Whoever finishes what is interrupted in it will not know that it is a copy.
+			bound[e] = e.rebind()
+		}
+	}
 	for _, e := range copies {
 		f := c.find(FindingDirCopy, e, "it is a copy of the directory %q, made behind kmsfs's back: files could be exchanged between the two unseen",
 			e.original.path())
@@ -52,6 +59,8 @@ func (c *fsck) settleDirCopies(ctx context.Context, copies []*fsckEntry) error {
 		case !c.options.Repair:
 		case e.broken:
 			f.left("it has no name, and is left as it is")
+		case bound[e] != nil:
+			f.mended(bound[e], "")
 		default:
 			note, err := c.renewDir(ctx, e)
 			if endsReencrypt(err) {

@@ -20,6 +20,7 @@ type fsckEntry struct {
 	others   []*fsckEntry // further names of the inode, of the one that is noted
 	astray   bool         // it, or a directory above it, is not where it belongs
 	aside    bool         // it was set aside
+	sought   bool         // its ID was looked for
 	told     bool         // what it is was reported
 	sound    bool         // a data file: its content and record are
 	keyless  bool         // a data file that nobody can read, for want of its sidecar

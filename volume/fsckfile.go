@@ -33,7 +33,10 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 		return err
 	}
 	defer f.release()
-	first := c.note(e, f)
+	if f.lost && c.seek(e) {
+		return nil
+	}
+	first := c.note(e, f.id)
 	if !e.broken && !f.lost {
 		c.checkPlace(e, f)
 	}
@@ -96,6 +99,8 @@ func (c *fsck) open(e *fsckEntry) (f *file, err error) {
 		if c.options.Repair {
 			c.setAside(f, e)
 		}
+	case errors.Is(err, crypto.ErrMalformed) && c.seek(e):
+		return nil, nil
 	case errors.Is(err, crypto.ErrMalformed):
 		kind := FindingHeader
 		if e.broken {
@@ -148,16 +153,16 @@ func (n *Node) openLost() (*file, error) {
 
 // note keeps that the entry has the file's ID, and tells whether its inode was
 // not seen before.
-func (c *fsck) note(e *fsckEntry, f *file) bool {
+func (c *fsck) note(e *fsckEntry, id crypto.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, other := range c.files[f.id] {
+	for _, other := range c.files[id] {
 		if other.node.key == e.node.key {
 			other.others = append(other.others, e)
 			return false
 		}
 	}
-	c.files[f.id] = append(c.files[f.id], e)
+	c.files[id] = append(c.files[id], e)
 	return true
 }
 

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -152,15 +153,19 @@ func (c *fsck) settleCopies(ctx context.Context) (map[*fsckEntry]bool, error) {
 	return copies, nil
 }
 
-// byPlace puts that of several copies first which is where it belongs.
+// byPlace puts that of several copies first which is where it belongs. Where that
+// does not tell, a file with hard links stays what it is.
 func byPlace(a, b *fsckEntry) int {
-	if a.astray != b.astray {
-		if a.astray {
-			return 1
+	rank := func(e *fsckEntry) int {
+		switch {
+		case e.astray:
+			return 2
+		case e.node.IsRegular() && e.nlink > 1:
+			return 0
 		}
-		return -1
+		return 1
 	}
-	return strings.Compare(a.path(), b.path())
+	return cmp.Or(rank(a)-rank(b), strings.Compare(a.path(), b.path()))
 }
 
 func (c *fsck) settleCopy(ctx context.Context, e, first *fsckEntry) error {
