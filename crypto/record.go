@@ -111,6 +111,12 @@ func HeaderFileID(header []byte) (ID, error) {
 	return ID(header[len(headerMagic):RecordOffset]), nil
 }
 
+// PutHeaderFileID writes what a header has before its record: magic, version and file ID.
+func PutHeaderFileID(header []byte, id ID) {
+	copy(header, headerMagic)
+	copy(header[len(headerMagic):RecordOffset], id[:])
+}
+
 // recordScratch holds a plaintext record and additional data off the stack, see blockScratch.
 type recordScratch struct {
 	plain [recordSize]byte

@@ -54,8 +54,9 @@
 //	fsck.go finding.go   Fsck: checking everything, and mending what can be mended
 //	fsckwalk.go fsckentry.go fsckdir.go   looking: the tree, its entries, directories
 //	fsckfile.go fsckblocks.go fsckkeys.go   files, their blocks and keys
-//	fsckmend.go fscktail.go fsckplace.go lostfound.go   mending: records, last blocks,
-//	                places and copies; setting aside
+//	fsckmend.go fscktail.go fsckplace.go fsckdircopy.go lostfound.go   mending: records,
+//	                last blocks, places and copies of files, copies of directories;
+//	                setting aside
 //	fsckprogress.go how far it is
 //	fsckopen.go fsckstores.go   volume.json and .kmsfs
 //	fscksettle.go   the check of a volume in use after a power cut

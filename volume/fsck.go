@@ -96,15 +96,16 @@ type fsck struct {
 	report    FsckReport
 	findings  []*Finding
 	files     map[crypto.ID][]*fsckEntry // that say so in their header; each inode once
-	dirs      map[crypto.ID]*fsckEntry
-	links     map[string]bool // targets in .kmsfs/links that symlinks lead to
-	sidecars  []crypto.ID     // that there were in the beginning
-	misplaced []*misplaced
-	moved     []*Node // while the volume is in use
+	dirs      map[crypto.ID][]*fsckEntry // that say so in their record, likewise
+	links     map[string]bool            // targets in .kmsfs/links that symlinks lead to
+	sidecars  []crypto.ID                // that there were in the beginning
+	misplaced []*fsckEntry               // files and directories that belong under another name
+	moved     []*Node                    // while the volume is in use
 	nameless  []*fsckEntry
-	blind     bool // something could not be looked at, so what seems unused may not be
-	refused   bool // some key could not be had
-	doubtful  bool // some file may not be the one that its header says, since nothing proves it
+	lost      []*fsckEntry // files whose record does not open with the ID in their header
+	blind     bool         // something could not be looked at, so what seems unused may not be
+	refused   bool         // some key could not be had
+	doubtful  bool         // some file may not be the one that its header says, since nothing proves it
 	done      int64
 	total     int64
 }
@@ -116,7 +117,7 @@ func newFsck(v *Volume, o FsckOptions) *fsck {
 	}
 	c := &fsck{
 		vol: v, options: o, torn: v.relaxed, slots: make(chan struct{}, jobs),
-		files: make(map[crypto.ID][]*fsckEntry), dirs: make(map[crypto.ID]*fsckEntry), links: make(map[string]bool),
+		files: make(map[crypto.ID][]*fsckEntry), dirs: make(map[crypto.ID][]*fsckEntry), links: make(map[string]bool),
 	}
 	c.keys.init()
 	c.report = FsckReport{Volume: v.id, Whole: len(o.Paths) == 0}
@@ -150,6 +151,9 @@ func (c *fsck) run(ctx context.Context) error {
 		c.report.Sidecars = len(c.sidecars)
 	}
 	if err := c.walk(ctx, tops); err != nil {
+		return err
+	}
+	if err := c.settleLost(ctx); err != nil {
 		return err
 	}
 	if err := c.settlePlaces(ctx); err != nil {

@@ -26,6 +26,15 @@ type damageCase struct {
 	keeps   bool // there are harmless findings after the repair
 }
 
+// below gives the paths of a directory and of what is in it.
+func below(dir string, names ...string) []string {
+	paths := []string{dir}
+	for _, name := range names {
+		paths = append(paths, dir+"/"+name)
+	}
+	return paths
+}
+
 var longName = strings.Repeat("l", 200)
 
 var damageCases = []damageCase{
@@ -93,14 +102,31 @@ var damageCases = []damageCase{
 				flipByte(t, at("small"), off)
 			}
 		}},
-	{name: "the file ID in a header is damaged", found: []string{"orphaned-sidecar", "sidecar"}, changed: []string{"small"}, stays: true,
+	{name: "the file ID in a header is damaged", found: []string{"header"},
 		do: func(t *testing.T, b *bench, at func(string) string) { flipByte(t, at("small"), 10) }},
-	{name: "the file ID in a header is another's", found: []string{"block", "duplicate", "orphaned-sidecar", "record"}, keeps: true, changed: []string{"small"},
+	{name: "file ID, record and a block are damaged", found: []string{"block", "header", "record"},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			overwrite(t, at("small"), 10, make([]byte, 100))
+			flipByte(t, at("small"), crypto.BlockOffset(0)+30)
+		}, changed: []string{"small"}, stays: true},
+	{name: "the file ID of a file with hard links is damaged", found: []string{"header"},
+		do: func(t *testing.T, b *bench, at func(string) string) { flipByte(t, at("linked"), 23) }},
+	{name: "the file ID of an empty file is damaged, and its key is missing", found: []string{"sidecar"}, stays: true,
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			ok(t, os.Remove(filepath.Join(b.dir, sidecarPath(b.id(t, at("empty"))))))
+			flipByte(t, at("empty"), 10)
+		}, changed: []string{"empty"}},
+	{name: "the file ID in a header is another's", found: []string{"header"},
 		do: func(t *testing.T, b *bench, at func(string) string) {
 			overwrite(t, at("small"), 8, readPath(t, at("big"))[8:24])
 		}},
-	{name: "the header has no magic", found: []string{"header", "orphaned-sidecar"}, keeps: true, changed: []string{"small"},
+	{name: "the header has no magic", found: []string{"header"},
 		do: func(t *testing.T, b *bench, at func(string) string) { flipByte(t, at("small"), 0) }},
+	{name: "the header of a file whose key is missing has no magic", found: []string{"header"}, keeps: true, changed: []string{"small"},
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			ok(t, os.Remove(filepath.Join(b.dir, sidecarPath(b.id(t, at("small"))))))
+			overwrite(t, at("small"), 0, make([]byte, 20))
+		}},
 	{name: "a create was cut off", found: []string{"header", "orphaned-sidecar"}, changed: []string{"small"},
 		do: func(t *testing.T, b *bench, at func(string) string) { truncate(t, at("small"), 100) }},
 	{name: "a sidecar is missing", found: []string{"sidecar"}, changed: []string{"small"}, stays: true,
@@ -169,12 +195,23 @@ var damageCases = []damageCase{
 			ok(t, os.Remove(to))
 			ok(t, os.Rename(from, to))
 		}},
-	{name: "a directory's record is a link to that of the one above", found: []string{"directory-binding", "duplicate-directory", "name", "xattr"}, stays: true,
+	{name: "a directory's record is a link to that of the one above", found: []string{"duplicate-directory", "name", "xattr"},
 		changed: []string{"dir/" + longName + "/" + longName, "dir/" + longName + "/deep", "dir/" + longName + "/recovered.", "dir/" + longName + "/recovered."},
 		do: func(t *testing.T, b *bench, at func(string) string) {
 			inner := at("dir/"+longName) + "/" + recordName
 			ok(t, os.Remove(inner))
 			ok(t, os.Link(at("dir")+"/"+recordName, inner))
+		}},
+	{name: "a directory is copied beside itself", found: []string{"duplicate", "duplicate-directory", "name"},
+		changed: below("dir.conflict-", longName, longName+"/"+longName, longName+"/deep", "attributes", "fifo", "other name", "read only"),
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			copyTree(t, at("dir"), at("dir")+".sync-conflict")
+		}},
+	{name: "a directory is copied to where another of its name was", found: []string{"duplicate", "duplicate-directory"},
+		changed: below("symlink", longName, longName+"/"+longName, longName+"/deep", "attributes", "fifo", "other name", "read only"),
+		do: func(t *testing.T, b *bench, at func(string) string) {
+			ok(t, os.Remove(at("symlink")))
+			copyTree(t, at("dir"), at("symlink"))
 		}},
 	{name: "a symlink's target is damaged", found: []string{"symlink"}, changed: []string{"symlink"},
 		do: func(t *testing.T, b *bench, at func(string) string) {

@@ -16,7 +16,7 @@ import (
 func (c *fsck) record(e *fsckEntry) bool {
 	n := e.node
 	if n == c.vol.root {
-		c.dirs[c.vol.rootID] = e
+		c.noteDir(c.vol.rootID, e)
 		return true
 	}
 	var rec crypto.DirRecord
@@ -56,12 +56,7 @@ func (c *fsck) record(e *fsckEntry) bool {
 	if missing {
 		c.find(FindingDirRecord, e, "it is missing").repaired("an interrupted removal had set it aside; it is put back")
 	}
-	if first, known := c.dirs[rec.ID]; known {
-		c.find(FindingDirCopy, e, "it is a copy of the directory %q, made behind kmsfs's back: files could be exchanged between the two unseen", first.path()).
-			left("its content can be read; to mend it, copy it by way of a mount and remove it")
-	} else {
-		c.dirs[rec.ID] = e
-	}
+	c.noteDir(rec.ID, e)
 	if e.broken {
 		return true // nothing can be said of where it belongs
 	}
@@ -69,13 +64,23 @@ func (c *fsck) record(e *fsckEntry) bool {
 	if err != nil || rec.BindingA == here || rec.BindingB == here {
 		return true
 	}
-	f := c.find(FindingDirBinding, e, "it belongs under another name: the backing directory was moved or swapped")
-	if c.options.Repair || c.settles() {
-		err := n.rewriteDirRecord(func(r *crypto.DirRecord) { dirBindings(r).settle(here) })
-		f.mended(err, "it belongs here from now on")
-		c.notSettled(f)
+	e.astray = true
+	if c.live {
+		c.settlePlace(e) // it may be renamed later
+	} else {
+		c.misplaced = append(c.misplaced, e)
 	}
 	return true
+}
+
+// noteDir keeps that the entry has the directory's ID.
+func (c *fsck) noteDir(id crypto.ID, e *fsckEntry) {
+	for _, other := range c.dirs[id] {
+		if other.node == e.node {
+			return // looked at twice, by paths that meet
+		}
+	}
+	c.dirs[id] = append(c.dirs[id], e)
 }
 
 // settles tells whether seals are to be made to fit what is there.
@@ -136,7 +141,7 @@ func (c *fsck) makeRecord(e *fsckEntry, id crypto.ID, kept bool) (note string, e
 	if err := v.replaceRecord(d.fd, id, b[:]); err != nil {
 		return "", err
 	}
-	c.dirs[id] = e
+	c.noteDir(id, e)
 	note = "its record is made anew"
 	if !kept {
 		note += "; the names in it are lost with its ID, and its entries get new ones"

@@ -17,12 +17,16 @@ type fsckEntry struct {
 	nlink   uint32
 	size    int64 // of the backing file
 
-	others    []*fsckEntry // further names of the inode, of the one that is noted
-	aside     bool         // it was set aside
-	told      bool         // what it is was reported
-	sound     bool         // a data file: its content and record are
-	keyless   bool         // a data file that nobody can read, for want of its sidecar
-	wasBroken bool         // until it was given another name
+	others   []*fsckEntry // further names of the inode, of the one that is noted
+	astray   bool         // it, or a directory above it, is not where it belongs
+	aside    bool         // it was set aside
+	sought   bool         // its ID was looked for
+	told     bool         // what it is was reported
+	sound    bool         // a data file: its content and record are
+	keyless  bool         // a data file that nobody can read, for want of its sidecar
+	number   int          // a directory: how many were looked at before it, those above it included
+	original *fsckEntry   // a directory that is a copy: the one that keeps the ID
+	spoiled  []*Finding   // its extended attributes that cannot be read
 }
 
 func (e *fsckEntry) path() string { return e.join(e.plain, (*Node).Path) }
@@ -127,7 +131,9 @@ func (c *fsck) xattrs(e *fsckEntry) {
 			name = s
 		}
 		if err != nil && !c.gone(err) && !errors.Is(err, unix.ENODATA) {
-			c.find(FindingXattr, e, "attribute %q: %v", name, cause(err)).left("it cannot be read, and is left as it is")
+			f := c.find(FindingXattr, e, "attribute %q: %v", name, cause(err))
+			f.left("it cannot be read, and is left as it is")
+			e.spoiled = append(e.spoiled, f)
 		}
 	}
 }

@@ -33,7 +33,10 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 		return err
 	}
 	defer f.release()
-	first := c.note(e, f)
+	if f.lost && c.seek(e) {
+		return nil
+	}
+	first := c.note(e, f.id)
 	if !e.broken && !f.lost {
 		c.checkPlace(e, f)
 	}
@@ -100,6 +103,8 @@ func (c *fsck) open(e *fsckEntry) (f *file, err error) {
 			c.setAside(f, e)
 			c.notSettled(f) // it has an ID all the same
 		}
+	case errors.Is(err, crypto.ErrMalformed) && c.seek(e):
+		return nil, nil
 	case errors.Is(err, crypto.ErrMalformed):
 		kind := FindingHeader
 		if e.broken {
@@ -151,23 +156,17 @@ func (n *Node) openLost() (*file, error) {
 
 // note keeps that the entry has the file's ID, and tells whether its inode was
 // not seen before.
-func (c *fsck) note(e *fsckEntry, f *file) bool {
+func (c *fsck) note(e *fsckEntry, id crypto.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, other := range c.files[f.id] {
+	for _, other := range c.files[id] {
 		if other.node.key == e.node.key {
 			other.others = append(other.others, e)
 			return false
 		}
 	}
-	c.files[f.id] = append(c.files[f.id], e)
+	c.files[id] = append(c.files[id], e)
 	return true
-}
-
-// misplaced is a name under which a file is that it does not belong to.
-type misplaced struct {
-	entry *fsckEntry
-	id    crypto.ID
 }
 
 // checkPlace compares the binding with this very name. What is to be done depends
@@ -188,7 +187,8 @@ func (c *fsck) checkPlace(e *fsckEntry, f *file) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.misplaced = append(c.misplaced, &misplaced{e, f.id})
+	e.astray = true
+	c.misplaced = append(c.misplaced, e)
 }
 
 // isThere tells whether the entry is where it was found.

@@ -190,7 +190,7 @@ func unhashed(paths []string) []string {
 	for i, p := range out {
 		parts := strings.Split(p, "/")
 		for j, part := range parts {
-			for _, prefix := range []string{"recovered.", brokenPrefix, "small.conflict-"} {
+			for _, prefix := range []string{"recovered.", brokenPrefix, "small.conflict-", "dir.conflict-"} {
 				if strings.HasPrefix(part, prefix) {
 					parts[j] = prefix
 				}

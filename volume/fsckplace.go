@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,26 +27,38 @@ func (c *fsck) settlePlaces(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range c.misplaced {
+	dirCopies := c.dirCopies()
+	for _, e := range dirCopies {
+		copies[e] = true
+	}
+	for _, e := range c.misplaced {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if m.entry.aside || copies[m.entry] {
-			continue
-		}
-		f := c.find(FindingBinding, m.entry, "it belongs under another name: the backing file was moved or swapped")
-		switch {
-		case !c.options.Repair && !c.settles():
-		case !c.report.Whole:
-			f.left("it may be a copy: only a check of the whole volume can tell")
-		default:
-			f.mended(m.entry.rebind(), "it belongs here from now on")
-			if !m.entry.keyless { // nothing is lost with that one
-				c.notSettled(f)
-			}
+		if !e.aside && !copies[e] {
+			c.settlePlace(e)
 		}
 	}
-	return nil
+	return c.settleDirCopies(ctx, dirCopies)
+}
+
+// settlePlace makes a file or directory belong where it is, if it is no copy.
+func (c *fsck) settlePlace(e *fsckEntry) {
+	kind, what := FindingBinding, "file"
+	if e.node.IsDir() {
+		kind, what = FindingDirBinding, "directory"
+	}
+	f := c.find(kind, e, "it belongs under another name: the backing %s was moved or swapped", what)
+	switch {
+	case !c.options.Repair && !c.settles():
+	case !c.report.Whole:
+		f.left("it may be a copy: only a check of the whole volume can tell")
+	default:
+		f.mended(e.rebind(), "it belongs here from now on")
+		if !e.keyless { // nothing is lost with that one
+			c.notSettled(f)
+		}
+	}
 }
 
 // followAside sets the further names of files aside that were.
@@ -72,11 +85,14 @@ func (c *fsck) notSettled(f *Finding) {
 	}
 }
 
-// rebind makes a file belong where it is.
+// rebind makes a file or directory belong where it is.
 func (e *fsckEntry) rebind() error {
 	here, err := e.binding()
 	if err != nil {
 		return err
+	}
+	if e.node.IsDir() {
+		return e.node.rewriteDirRecord(func(r *crypto.DirRecord) { dirBindings(r).settle(here) })
 	}
 	f, err := e.node.openFile(true)
 	if err != nil {
@@ -108,7 +124,7 @@ func (f *file) believe() error {
 		return err
 	}
 	if disk != f.rec {
-		return errors.New("its record does not fit its content")
+		return f.node.integrity(-1, errors.New("its record does not fit its content"))
 	}
 	f.accepted.Store(false)
 	return nil
@@ -117,10 +133,6 @@ func (f *file) believe() error {
 // settleCopies reports files of the same ID, and gives all but one new IDs. It
 // tells which entries these are.
 func (c *fsck) settleCopies(ctx context.Context) (map[*fsckEntry]bool, error) {
-	elsewhere := make(map[*fsckEntry]bool)
-	for _, m := range c.misplaced {
-		elsewhere[m.entry] = true
-	}
 	copies := make(map[*fsckEntry]bool)
 	var all [][]*fsckEntry
 	for _, same := range c.files {
@@ -130,16 +142,7 @@ func (c *fsck) settleCopies(ctx context.Context) (map[*fsckEntry]bool, error) {
 	}
 	slices.SortFunc(all, func(a, b []*fsckEntry) int { return strings.Compare(a[0].path(), b[0].path()) })
 	for _, same := range all {
-		// The one that is where it belongs comes first.
-		slices.SortFunc(same, func(a, b *fsckEntry) int {
-			if ea, eb := elsewhere[a] || a.broken || a.wasBroken, elsewhere[b] || b.broken || b.wasBroken; ea != eb {
-				if ea {
-					return 1
-				}
-				return -1
-			}
-			return strings.Compare(a.path(), b.path())
-		})
+		slices.SortFunc(same, byPlace)
 		for _, e := range same[1:] {
 			copies[e] = true
 			if err := c.settleCopy(ctx, e, same[0]); err != nil {
@@ -148,6 +151,21 @@ func (c *fsck) settleCopies(ctx context.Context) (map[*fsckEntry]bool, error) {
 		}
 	}
 	return copies, nil
+}
+
+// byPlace puts that of several copies first which is where it belongs. Where that
+// does not tell, a file with hard links stays what it is.
+func byPlace(a, b *fsckEntry) int {
+	rank := func(e *fsckEntry) int {
+		switch {
+		case e.astray:
+			return 2
+		case e.node.IsRegular() && e.nlink > 1:
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(rank(a)-rank(b), strings.Compare(a.path(), b.path()))
 }
 
 func (c *fsck) settleCopy(ctx context.Context, e, first *fsckEntry) error {
@@ -206,43 +224,72 @@ func (c *fsck) named(e *fsckEntry) error {
 
 // rename gives an entry a name: the one that its name begins with, as that of a
 // sync tool's copy does, or one that says that it was recovered.
-func (c *fsck) rename(e *fsckEntry) (string, error) {
-	id, err := e.dir.dirID()
+func (c *fsck) rename(e *fsckEntry) (name string, err error) {
+	var to entryName
+	err = e.move(func(m *move) (err error) {
+		name, err = e.freeName(m)
+		to = m.to.name
+		return err
+	})
 	if err != nil {
 		return "", err
+	}
+	e.node.undecipherable.Store(false)
+	e.plain, e.backing, e.broken = name, to.backing, false
+	return name, nil
+}
+
+// move moves the entry to where aim opens the other end.
+func (e *fsckEntry) move(aim func(*move) error) error {
+	id, err := e.dir.dirID()
+	if err != nil {
+		return err
 	}
 	d, err := e.dir.use()
 	if err != nil {
-		return "", err
+		return err
 	}
-	m := move{vol: c.vol, flags: RenameNoReplace, from: end{
+	m := move{vol: e.dir.vol, flags: RenameNoReplace, from: end{
 		dir: e.dir, desc: d, dirID: id, name: entryName{plain: e.plain, backing: e.backing}, node: e.node,
 	}}
 	defer m.release()
 	if e.node.IsRegular() {
 		f, err := e.node.openFile(true)
 		if err != nil {
-			return "", err
+			return err
 		}
 		defer f.release()
 		if err := f.believe(); err != nil {
-			return "", err
+			return err
 		}
 	}
-	name, err := e.freeName(&m, id)
-	if err != nil {
-		return "", err
+	if err := aim(&m); err != nil {
+		return err
 	}
-	if err := m.run(); err != nil {
-		return "", err
+	return m.run()
+}
+
+// aim opens the end of m that leads to a name that nothing has, else unix.EEXIST.
+func (m *move) aim(dir *Node, name string) error {
+	to := end{}
+	err := to.open(dir, name)
+	if err == nil {
+		switch err = to.find(); err {
+		case unix.ENOENT:
+			m.to = to
+			return nil
+		case nil:
+			err = unix.EEXIST
+		}
 	}
-	e.node.undecipherable.Store(false)
-	e.plain, e.backing, e.broken, e.wasBroken = name, m.to.name.backing, false, true
-	return name, nil
+	if to.desc != nil {
+		to.desc.release()
+	}
+	return err
 }
 
 // freeName finds a name that nothing has, and opens the end of m that leads there.
-func (e *fsckEntry) freeName(m *move, id crypto.ID) (string, error) {
+func (e *fsckEntry) freeName(m *move) (string, error) {
 	sum := strings.TrimPrefix(e.plain, brokenPrefix)
 	for try := 1; try < 100; try++ {
 		suffix := ""
@@ -250,25 +297,12 @@ func (e *fsckEntry) freeName(m *move, id crypto.ID) (string, error) {
 			suffix = fmt.Sprintf("-%d", try)
 		}
 		name := "recovered." + sum + suffix
-		if base, ok := e.beginning(id); ok {
+		if base, ok := e.beginning(m.from.dirID); ok {
 			suffix = ".conflict-" + sum[:8] + suffix
 			name = base[:min(len(base), MaxName-len(suffix))] + suffix
 		}
-		to := end{}
-		if err := to.open(e.dir, name); err != nil {
-			if to.desc != nil {
-				to.desc.release()
-			}
-			return "", err
-		}
-		err := to.find()
-		if err == unix.ENOENT {
-			m.to = to
-			return name, nil
-		}
-		to.desc.release()
-		if err != nil {
-			return "", err
+		if err := m.aim(e.dir, name); err != unix.EEXIST {
+			return name, err
 		}
 	}
 	return "", unix.EEXIST

@@ -63,6 +63,7 @@ func (c *fsck) tally(n *int) {
 // directory looks at a directory's record and then at its entries.
 func (w *fsckWalk) directory(ctx context.Context, e *fsckEntry) error {
 	w.tally(&w.report.Directories)
+	e.number = w.report.Directories
 	if !w.record(e) && w.live {
 		return nil // likewise
 	}
@@ -122,6 +123,7 @@ func (w *fsckWalk) inside(ctx context.Context, parent *fsckEntry, name string, i
 		e = &fsckEntry{dir: n, node: n, plain: name, backing: name}
 		return w.unreadable(e, err)
 	}
+	e.astray = parent.astray || e.broken
 	err = w.entry(ctx, e)
 	if e.node.IsDir() {
 		n.comeBack(e.node)

@@ -96,7 +96,11 @@ func (r *reencrypt) fill(ctx context.Context, t target, temp *Node) error {
 	if err := r.copyContent(ctx, t, temp); err != nil {
 		return err
 	}
-	if err := t.copyMetadata(ctx, temp); err != nil {
+	attrs, err := t.node.xattrMap()
+	if err != nil {
+		return err
+	}
+	if err := t.copyMetadata(ctx, temp, attrs); err != nil {
 		return err
 	}
 	if err := temp.Sync(false); err != nil {
@@ -186,9 +190,9 @@ func (f *file) storedRun(index, count uint64) (from, to uint64, err error) {
 	return index, to, err
 }
 
-// copyMetadata gives temp owner, attributes, ACLs, mode and times of the file, in
-// the order in which none undoes another.
-func (t *target) copyMetadata(ctx context.Context, temp *Node) error {
+// copyMetadata gives temp owner, mode and times of the target, and exactly the
+// extended attributes that are wanted, in the order in which none undoes another.
+func (t *target) copyMetadata(ctx context.Context, temp *Node, want map[string][]byte) error {
 	now, err := temp.Attr()
 	if err != nil {
 		return err
@@ -198,10 +202,6 @@ func (t *target) copyMetadata(ctx context.Context, temp *Node) error {
 		if _, err := temp.SetAttr(ctx, Change{UID: &a.UID, GID: &a.GID}); err != nil {
 			return fmt.Errorf("keep its owner: %w", err)
 		}
-	}
-	want, err := t.node.xattrMap()
-	if err != nil {
-		return err
 	}
 	inherited, err := temp.Listxattr()
 	if err != nil {

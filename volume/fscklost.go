@@ -1,0 +1,216 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
+)
+
+// A file whose header has a damaged ID has lost its key, which is found by ID. It
+// is one of those that no other file seems to use: the record tells which, since
+// it opens with nothing but the right ID, and where the record is damaged, too, a
+// block does. Nothing else is believed.
+const (
+	// maxIDTries is how many records are tried with how many IDs, in all: some
+	// seconds. One try is a few microseconds.
+	maxIDTries = 1 << 20
+	// maxKeyTries is how many unused keys there may be for blocks to be tried with
+	// them, as each is a call to the KMS; lostBlocks are tried of each file.
+	maxKeyTries = 64
+	lostBlocks  = 4
+)
+
+// seeksIDs tells whether it will be known which keys nothing uses.
+func (c *fsck) seeksIDs() bool { return c.report.Whole && !c.live }
+
+// seek keeps a file for settleLost, if that has not had it. It tells whether it did.
+func (c *fsck) seek(e *fsckEntry) bool {
+	if e.sought || !c.seeksIDs() {
+		return false
+	}
+	e.sought = true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lost = append(c.lost, e)
+	return true
+}
+
+// settleLost looks for the IDs of files whose headers do not tell them, and then
+// looks at these files.
+func (c *fsck) settleLost(ctx context.Context) error {
+	if len(c.lost) == 0 {
+		return nil
+	}
+	var unused []crypto.ID
+	for _, id := range c.sidecars {
+		if len(c.files[id]) == 0 {
+			unused = append(unused, id)
+		}
+	}
+	tries := maxIDTries
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(keysAtOnce)
+	w := fsckWalk{fsck: c, group: group}
+	var err error
+	for _, e := range c.lost {
+		var look bool
+		if look, err = c.settleID(gctx, e, unused, &tries); err != nil {
+			break
+		}
+		if look {
+			group.Go(func() error { return w.file(gctx, e) })
+		}
+	}
+	return errors.Join(group.Wait(), err)
+}
+
+// settleID looks for the ID of one file, and puts it back. It tells whether there is
+// anything to be looked at.
+func (c *fsck) settleID(ctx context.Context, e *fsckEntry, unused []crypto.ID, tries *int) (look bool, err error) {
+	l, err := c.readLost(e)
+	if err != nil {
+		return true, nil // which will say so
+	}
+	defer l.close()
+	id, found, err := l.findID(ctx, unused, tries)
+	if err != nil || !found || l.says(id) {
+		return err == nil, err
+	}
+	f := c.find(FindingHeader, e, "its file ID is damaged: it is %s, as its content proves with the key in %s, which nothing else uses", id, sidecarPath(id))
+	if !c.options.Repair {
+		c.note(e, id)
+		c.lookAway()
+		return false, nil
+	}
+	f.mended(l.putID(id), "it has its ID again")
+	if !f.Repaired {
+		c.note(e, id)
+		c.lookAway()
+	}
+	return f.Repaired, nil
+}
+
+// lostFile is a data file that is open, whose header may say anything.
+type lostFile struct {
+	*fsck
+	entry  *fsckEntry
+	fd     int
+	header [crypto.HeaderSize]byte
+	size   int64
+}
+
+func (c *fsck) readLost(e *fsckEntry) (l *lostFile, err error) {
+	n := e.node
+	l = &lostFile{fsck: c, entry: e}
+	n.mu.Lock()
+	l.fd, _, err = n.openData(c.options.Repair)
+	n.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Statx_t
+	got, err := preadFull(c.vol.backing, l.fd, l.header[:], 0)
+	if err == nil {
+		err = c.vol.backing.Statx(l.fd, "", &st)
+	}
+	if err == nil && got < crypto.HeaderSize {
+		err = crypto.ErrMalformed
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	l.size = crypto.PlainSizeFloor(int64(st.Size))
+	return l, nil
+}
+
+func (l *lostFile) close() { l.vol.backing.Close(l.fd) }
+
+// findID finds an ID that the header does not tell, though the record or a block does.
+func (l *lostFile) findID(ctx context.Context, unused []crypto.ID, tries *int) (id crypto.ID, found bool, err error) {
+	says := crypto.ID(l.header[crypto.RecordOffset-len(id) : crypto.RecordOffset])
+	for _, id := range append([]crypto.ID{says}, unused...) {
+		if *tries--; *tries < 0 {
+			l.doubt()
+			return id, false, nil
+		}
+		if l.opens(id) {
+			return id, true, ctx.Err()
+		}
+	}
+	if slices.Contains(l.sidecars, says) || len(unused) > maxKeyTries {
+		return says, false, ctx.Err()
+	}
+	for _, id := range unused {
+		if found, err := l.decrypts(ctx, id); found || err != nil {
+			return id, found, err
+		}
+	}
+	return says, false, nil
+}
+
+// says tells whether the header has this ID, as it does by now if the file has
+// another name that was looked at before.
+func (l *lostFile) says(id crypto.ID) bool {
+	was, err := crypto.HeaderFileID(l.header[:])
+	return err == nil && was == id
+}
+
+// opens tells whether the record is that of the file with this ID.
+func (l *lostFile) opens(id crypto.ID) bool {
+	header := l.header
+	crypto.PutHeaderFileID(header[:], id)
+	records := crypto.NewRecordCipher(l.vol.vk, l.vol.id, id)
+	defer records.Wipe()
+	_, err := records.Open(header[:])
+	return err == nil
+}
+
+// decrypts tells whether one of the first blocks is one of the file with this ID.
+func (l *lostFile) decrypts(ctx context.Context, id crypto.ID) (bool, error) {
+	keys, err := l.keys.unlock(ctx, &file{node: l.entry.node, id: id})
+	var bad *sidecarError
+	var refused errRefused
+	if errors.As(err, &bad) || errors.As(err, &refused) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer keys.release()
+	for index := range min(crypto.BlockCount(l.size), lostBlocks) {
+		n := crypto.BlockLen(l.size, index)
+		record := make([]byte, crypto.CipherLen(n))
+		if got, err := preadFull(l.vol.backing, l.fd, record, crypto.BlockOffset(index)); err != nil || got < len(record) {
+			return false, nil
+		}
+		plain := getScratch()
+		err := keys.blocks.Open(plain.plain[:n], record, index)
+		plain.put()
+		if err == nil {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// putID writes the ID into the header, by one write within a page, and leaves the
+// time of modification.
+func (l *lostFile) putID(id crypto.ID) error {
+	k := l.vol.backing
+	var st unix.Statx_t
+	if err := k.Statx(l.fd, "", &st); err != nil {
+		return err
+	}
+	crypto.PutHeaderFileID(l.header[:], id)
+	if _, err := pwriteFull(k, l.fd, l.header[:crypto.RecordOffset], 0); err != nil {
+		return fmt.Errorf("write file ID: %w", err)
+	}
+	return k.Utimensat(l.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}})
+}
