@@ -70,7 +70,7 @@ func (b *bench) seenContents() map[string]string {
 	return contents(b.t, v)
 }
 
-// brief names findings, whatever their words are.
+// briefFindings names findings, whatever their words are.
 func briefFindings(r *FsckReport) (out []string) {
 	for _, f := range r.Findings {
 		out = append(out, fmt.Sprintf("%s %v %s", f.Kind, f.Harmless, unhashed([]string{f.Path})[0]))
