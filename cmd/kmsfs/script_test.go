@@ -168,6 +168,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 			ts.Fatalf("exit code %d, want %d", got, want)
 		}
 	},
+	"profile": scriptProfile,
 	"field":   scriptField,
 	"blob":    scriptBlob,
 	"wrapkey": scriptWrapKey,
