@@ -137,6 +137,7 @@ func (t *attendant) status() *mountStatus {
 		Requests: t.mount.Counts().Snapshot(), KMS: t.meter.Usage(),
 	}
 	s.BytesRead, s.BytesWritten = t.mount.Counts().Bytes()
+	s.LowLatency = t.mount.Latency()
 	v := t.volume.Stats()
 	s.KeyTTLSeconds = t.request.KeyTTL.Seconds()
 	s.Generation, s.CachedKeys, s.PooledKeys = v.Generation, v.CachedKeys, v.PooledKeys

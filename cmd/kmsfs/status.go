@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	kmsfs "kmsfs/fs"
 	"kmsfs/kmsprovider"
 	"kmsfs/volume"
 )
@@ -43,6 +44,8 @@ type mountStatus struct {
 	Requests     map[string]uint64 `json:"requests"` // of the kernel, by kind
 	BytesRead    uint64            `json:"bytes_read"`
 	BytesWritten uint64            `json:"bytes_written"`
+
+	LowLatency *kmsfs.Latency `json:"low_latency"` // null without -o latency=low, or a device for it
 
 	KMS              map[string]kmsprovider.Usage `json:"kms"` // by provider
 	EstimatedCostUSD float64                      `json:"estimated_cost_usd"`
@@ -188,6 +191,13 @@ func printStatus(w io.Writer, s *mountStatus) error {
 	row("keys in memory", "%d of files, %d ready for new ones, %s", s.CachedKeys, s.PooledKeys, s.lifetime())
 	row("bytes", "%d read, %d written", s.BytesRead, s.BytesWritten)
 	row("requests", "%s", counts(s.Requests))
+	if l := s.LowLatency; l != nil {
+		now := "not"
+		if l.Held {
+			now = "now"
+		}
+		row("low latency", "%s asked for; %d times so far", now, l.Holds)
+	}
 	for _, provider := range slices.Sorted(maps.Keys(s.KMS)) {
 		u := s.KMS[provider]
 		row("calls of "+provider, "%s", counts(u.Calls))
