@@ -132,9 +132,9 @@ func needlesIn(data []byte) (needles [][]byte) {
 // findOutside tells how many needles are in this process's memory, but for one place.
 func findOutside(t *testing.T, needles [][]byte, place []byte) int {
 	t.Helper()
-	byStart := map[[2]byte][]int{}
+	byStart := make([][]int, 1<<16) // by their first two bytes
 	for i, n := range needles {
-		start := [2]byte{^n[0], ^n[1]}
+		start := int(^n[0])<<8 | int(^n[1])
 		byStart[start] = append(byStart[start], i)
 	}
 	maps, err := os.ReadFile("/proc/self/maps")
@@ -146,18 +146,21 @@ func findOutside(t *testing.T, needles [][]byte, place []byte) int {
 		t.Fatal(err)
 	}
 	defer mem.Close()
-	chunk := private(t, 1<<20)
+	chunk, zeros := private(t, 1<<20), make([]byte, 1<<20)
 	found := map[int]bool{}
 	for line := range strings.Lines(string(maps)) {
 		var from, to int64
 		var mode string
-		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || !strings.HasPrefix(mode, "rw") || to-from > 1<<30 {
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || !strings.HasPrefix(mode, "rw") || to-from > 256<<20 {
 			continue // the race detector's own is large
 		}
 		for at := from; at < to; at += int64(len(chunk)) - 16 {
 			n, _ := mem.ReadAt(chunk[:min(int64(len(chunk)), to-at)], at)
-			for i := range n - 15 {
-				for _, k := range byStart[[2]byte{chunk[i], chunk[i+1]}] {
+			if bytes.Equal(chunk[:n], zeros[:n]) {
+				continue
+			}
+			for i := range max(0, n-15) {
+				for _, k := range byStart[int(chunk[i])<<8|int(chunk[i+1])] {
 					addr := uintptr(at) + uintptr(i)
 					if matchesInverted(chunk[i:i+16], needles[k]) && !within(addr, place) && !within(addr, chunk) {
 						found[k] = true
