@@ -101,7 +101,7 @@ func (r *rawFS) told(out *fuse.EntryOut, st fuse.Status) fuse.Status {
 }
 
 func (r *rawFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	r.m.counts.add(opLookup)
+	defer r.m.asked(opLookup)()
 	return r.told(out, r.RawFileSystem.Lookup(cancel, h, name, out))
 }
 
@@ -112,65 +112,65 @@ func (r *rawFS) Forget(id, n uint64) {
 }
 
 func (r *rawFS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	r.m.counts.add(opGetattr)
+	defer r.m.asked(opGetattr)()
 	return r.RawFileSystem.GetAttr(cancel, in, out)
 }
 
 func (r *rawFS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	r.m.counts.add(opSetattr)
+	defer r.m.asked(opSetattr)()
 	return r.RawFileSystem.SetAttr(cancel, in, out)
 }
 
 func (r *rawFS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
-	r.m.counts.add(opReadlink)
+	defer r.m.asked(opReadlink)()
 	return r.RawFileSystem.Readlink(cancel, h)
 }
 
 func (r *rawFS) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	r.m.counts.add(opSymlink)
+	defer r.m.asked(opSymlink)()
 	return r.told(out, r.RawFileSystem.Symlink(cancel, h, target, name, out))
 }
 
 func (r *rawFS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
-	r.m.counts.add(opMknod)
+	defer r.m.asked(opMknod)()
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.told(out, r.RawFileSystem.Mknod(cancel, in, name, out))
 }
 
 func (r *rawFS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	r.m.counts.add(opMkdir)
+	defer r.m.asked(opMkdir)()
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.told(out, r.RawFileSystem.Mkdir(cancel, in, name, out))
 }
 
 func (r *rawFS) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	r.m.counts.add(opUnlink)
+	defer r.m.asked(opUnlink)()
 	return r.RawFileSystem.Unlink(cancel, h, name)
 }
 
 func (r *rawFS) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	r.m.counts.add(opRmdir)
+	defer r.m.asked(opRmdir)()
 	return r.RawFileSystem.Rmdir(cancel, h, name)
 }
 
 func (r *rawFS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
-	r.m.counts.add(opRename)
+	defer r.m.asked(opRename)()
 	return r.RawFileSystem.Rename(cancel, in, oldName, newName)
 }
 
 func (r *rawFS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	r.m.counts.add(opLink)
+	defer r.m.asked(opLink)()
 	return r.told(out, r.RawFileSystem.Link(cancel, in, name, out))
 }
 
 func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	r.m.counts.add(opCreate)
+	defer r.m.asked(opCreate)()
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.told(&out.EntryOut, r.RawFileSystem.Create(cancel, in, name, out))
 }
 
 func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	r.m.counts.add(opRead)
+	defer r.m.asked(opRead)()
 	result, st := r.RawFileSystem.Read(cancel, in, buf)
 	if st.Ok() {
 		r.m.counts.read.Add(uint64(result.Size()))
@@ -184,32 +184,32 @@ func (r *rawFS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 }
 
 func (r *rawFS) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	r.m.counts.add(opFsync)
+	defer r.m.asked(opFsync)()
 	return r.RawFileSystem.Fsync(cancel, in)
 }
 
 func (r *rawFS) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	r.m.counts.add(opFsyncdir)
+	defer r.m.asked(opFsyncdir)()
 	return r.RawFileSystem.FsyncDir(cancel, in)
 }
 
 func (r *rawFS) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	r.m.counts.add(opStatfs)
+	defer r.m.asked(opStatfs)()
 	return r.RawFileSystem.StatFs(cancel, h, out)
 }
 
 func (r *rawFS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	r.m.counts.add(opLseek)
+	defer r.m.asked(opLseek)()
 	return r.RawFileSystem.Lseek(cancel, in, out)
 }
 
 func (r *rawFS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
-	r.m.counts.add(opTmpfile)
+	defer r.m.asked(opTmpfile)()
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.told(&out.EntryOut, r.RawFileSystem.Tmpfile(cancel, in, out))
 }
 
 func (r *rawFS) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	r.m.counts.add(opStatx)
+	defer r.m.asked(opStatx)()
 	return r.RawFileSystem.Statx(cancel, in, out)
 }

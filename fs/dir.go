@@ -87,7 +87,7 @@ func (h *dirHandle) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
 
 // OpenDir remembers which handle got which number.
 func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	r.m.counts.add(opOpendir)
+	defer r.m.asked(opOpendir)()
 	st := r.RawFileSystem.OpenDir(cancel, in, out)
 	if h, ok := r.m.opening.LoadAndDelete(cancel); ok && st.Ok() {
 		r.m.dirs.Store(out.Fh, h)
@@ -104,7 +104,7 @@ func (r *rawFS) ReleaseDir(in *fuse.ReleaseIn) {
 
 // ReadDir answers with names.
 func (r *rawFS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	r.m.counts.add(opReaddir)
+	defer r.m.asked(opReaddir)()
 	h, ok := r.m.dirs.Load(in.Fh)
 	if !ok {
 		return fuse.EBADF
@@ -117,7 +117,7 @@ func (r *rawFS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEn
 // ReadDirPlus answers with names and what they are. An entry that cannot be
 // looked up, because it has just gone, is listed without.
 func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	r.m.counts.add(opReaddirplus)
+	defer r.m.asked(opReaddirplus)()
 	h, ok := r.m.dirs.Load(in.Fh)
 	if !ok {
 		return fuse.EBADF

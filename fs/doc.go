@@ -15,6 +15,7 @@
 //	groups.go   the groups of who asks
 //	errno.go    the one map from errors to errno
 //	count.go    requests by kind
+//	latency.go  keeping processors awake while requests flow
 //	known.go    the inodes that the kernel knows, and making it drop what it caches
 //	idle.go     unmounting when nobody uses the mount
 //	failures.go what goes to the log

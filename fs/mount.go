@@ -36,6 +36,9 @@ type Options struct {
 	// ACL makes the kernel enforce POSIX ACLs; with AllowOther it always does,
 	// where there are attributes.
 	ACL bool
+	// LowLatency is LatencyDevice, or "": that is told to keep processors from deep
+	// sleep while requests flow. It costs power.
+	LowLatency string
 	// KernelOptions are passed on to mount(2): nosuid, nodev, noexec, noatime …
 	KernelOptions []string
 	Log           *slog.Logger // nil discards
@@ -55,6 +58,7 @@ type Mount struct {
 	writeback   bool // the kernel keeps written pages for a while
 	counts      Counts
 	known       knownInodes
+	latency     *lowLatency // nil unless it is asked for
 	root        *node
 	ended       chan struct{} // closed when the mount is gone
 
@@ -78,6 +82,18 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
+	if o.LowLatency != "" {
+		var err error
+		if m.latency, err = openLatency(o.LowLatency, latencyQuiet, m.log); err != nil {
+			return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
+		}
+	}
+	served := false
+	defer func() {
+		if !served && m.latency != nil {
+			m.latency.close()
+		}
+	}()
 	// The caller's umask counts, which the kernel or rawFS.masked applies.
 	unix.Umask(0)
 
@@ -95,10 +111,13 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
 	}
-	m.server = server
+	m.server, served = server, true
 	v.SetCache(m)
 	go func() {
 		server.Serve()
+		if m.latency != nil {
+			m.latency.close()
+		}
 		close(m.ended)
 	}()
 	if err := server.WaitMount(); err != nil {

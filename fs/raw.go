@@ -15,7 +15,7 @@ type rawFS struct {
 // Open is answered ENOSYS once; the kernel then never asks again, nor for
 // RELEASE. Reads and writes find their node without a handle.
 func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	r.m.counts.add(opOpen)
+	defer r.m.asked(opOpen)()
 	if !r.keepOpen {
 		return fuse.ENOSYS
 	}
@@ -26,20 +26,20 @@ func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 // Flush is answered ENOSYS likewise: closing a file writes its dirty pages by
 // itself, and a write has reached the backing file when it is answered.
 func (r *rawFS) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	r.m.counts.add(opFlush)
+	defer r.m.asked(opFlush)()
 	return fuse.ENOSYS
 }
 
 // CopyFileRange cannot share blocks: every block is bound to its file and place.
 // ENOSYS makes the kernel copy through the page cache.
 func (r *rawFS) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	r.m.counts.add(opCopyFileRange)
+	defer r.m.asked(opCopyFileRange)()
 	return 0, fuse.ENOSYS
 }
 
 // Write honours WRITE_KILL_SUIDGID, which the node API does not show.
 func (r *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	r.m.counts.add(opWrite)
+	defer r.m.asked(opWrite)()
 	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
 		r.m.counts.writebacks.Add(1)
 	}
@@ -62,7 +62,7 @@ func (r *rawFS) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 // Fallocate changes the file as a write does, but the kernel does not say
 // whether the caller has the right to keep suid and sgid: root has.
 func (r *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	r.m.counts.add(opFallocate)
+	defer r.m.asked(opFallocate)()
 	st := r.RawFileSystem.Fallocate(cancel, in)
 	if st.Ok() && in.Uid != 0 {
 		st = r.dropPrivileges(cancel, &in.InHeader)

@@ -11,19 +11,19 @@ import (
 // here comes never.
 
 func (r *rawFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	r.m.counts.add(opGetxattr)
+	defer r.m.asked(opGetxattr)()
 	return r.RawFileSystem.GetXAttr(cancel, h, name, dest)
 }
 
 func (r *rawFS) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	r.m.counts.add(opListxattr)
+	defer r.m.asked(opListxattr)()
 	return r.RawFileSystem.ListXAttr(cancel, h, dest)
 }
 
 // SetXAttr clears the setgid bit where an access ACL is set by somebody outside
 // of the file's group, which the node API does not show.
 func (r *rawFS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
-	r.m.counts.add(opSetxattr)
+	defer r.m.asked(opSetxattr)()
 	st := r.RawFileSystem.SetXAttr(cancel, in, name, value)
 	if st.Ok() && name == volume.ACLAccess && in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
 		st = r.dropSetgid(cancel, &in.InHeader)
@@ -32,7 +32,7 @@ func (r *rawFS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, name strin
 }
 
 func (r *rawFS) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	r.m.counts.add(opRemovexattr)
+	defer r.m.asked(opRemovexattr)()
 	return r.RawFileSystem.RemoveXAttr(cancel, h, name)
 }
 

@@ -18,7 +18,9 @@ import (
 
 // controlRequest is what a mount is asked over its control socket.
 type controlRequest struct {
-	Verb string `json:"verb"` // status, lock or unlock
+	Verb    string  `json:"verb"`              // status, lock, unlock or profile
+	Profile string  `json:"profile,omitempty"` // its kind
+	Seconds float64 `json:"seconds,omitempty"` // that it may take
 }
 
 // passphraseMessage is what it is answered when it asks for a passphrase.
@@ -31,6 +33,7 @@ type controlReply struct {
 	Status   *mountStatus `json:"status,omitempty"`
 	Failure  *failure     `json:"failure,omitempty"`
 	Keystore string       `json:"keystore,omitempty"` // whose passphrase it wants before it goes on
+	Profile  []byte       `json:"profile,omitempty"`  // a part of it; the next one follows
 }
 
 // attendant answers for a mount over its control socket.
@@ -46,6 +49,7 @@ type attendant struct {
 	log        *slog.Logger
 	server     *control.Server // nil if there is none
 	changing   sync.Mutex      // by who locks or unlocks; others do not wait
+	profiling  sync.Mutex      // by who has a profile made; others do not wait
 }
 
 // attend begins to answer. A mount can do without: nobody can ask it then.
@@ -103,6 +107,8 @@ func (t *attendant) answer(ctx context.Context, c *control.Conn) {
 	case "unlock":
 		c.SetDeadline(time.Now().Add(lockTimeout))
 		err = t.unlockBy(ctx, c)
+	case "profile":
+		err = t.profileFor(ctx, c, r)
 	default:
 		err = usagef("unknown request %q", r.Verb)
 	}
@@ -131,6 +137,7 @@ func (t *attendant) status() *mountStatus {
 		Requests: t.mount.Counts().Snapshot(), KMS: t.meter.Usage(),
 	}
 	s.BytesRead, s.BytesWritten = t.mount.Counts().Bytes()
+	s.LowLatency = t.mount.Latency()
 	v := t.volume.Stats()
 	s.KeyTTLSeconds = t.request.KeyTTL.Seconds()
 	s.Generation, s.CachedKeys, s.PooledKeys = v.Generation, v.CachedKeys, v.PooledKeys

@@ -47,6 +47,7 @@
 //	presence.go      how unmount sees that a mount's process is done
 //	attend.go        what a mount answers over its control socket
 //	ask.go           finding that socket, and asking
+//	profile.go       profiles of the process of a mount
 //	providers.go     the key providers; the local one's keystore
 //	passphrase.go    where the keystore's passphrase comes from
 //	home.go          the home directory, also where HOME is not set

@@ -27,6 +27,7 @@ Options for -o:
   writeback=off         have every write(2) done before it returns
   noxattr               no extended attributes, hence no ACLs
   strict                log blocks before they are overwritten: a power cut tears none
+  latency=low           keep processors from deep sleep while requests flow (root)
   acl                   enforce POSIX ACLs (allow_other does, too)
   keystore=FILE, passphrase-file=FILE, age-identity=FILE, kms-deadline=DURATION,
   key-ttl=DURATION, fingerprint=F, fsname=NAME, idle=DURATION

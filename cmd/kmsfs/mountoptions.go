@@ -15,6 +15,7 @@ type mountOptions struct {
 	noXattr     bool
 	strict      bool
 	acl         bool
+	lowLatency  bool
 	nonEmpty    bool
 	remount     bool
 	fsName      string
@@ -38,9 +39,6 @@ var (
 	ignoredOptions = []string{
 		"defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "nousers", "owner", "group",
 	}
-	// laterOptions are promised and not there yet: asking for one and not
-	// getting it is worse than an error.
-	laterOptions = []string{"latency"}
 )
 
 // parseMountOptions reads the values of -o, in their order. A sloppy one, which
@@ -87,6 +85,9 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 	case "acl":
 		o.acl = true
 		return nil
+	case "latency=low":
+		o.lowLatency = true
+		return nil
 	case "nonempty":
 		o.nonEmpty = true
 		return nil
@@ -126,8 +127,6 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 		o.kernel = append(o.kernel, option)
 	case !hasValue && slices.Contains(ignoredOptions, option),
 		strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"), name == "comment":
-	case slices.Contains(laterOptions, name):
-		return usagef("mount option %q is not supported yet by this build", option)
 	case !sloppy:
 		return withHint(usagef("unknown mount option %q", option), "see kmsfs mount --help")
 	}

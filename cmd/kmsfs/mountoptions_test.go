@@ -20,6 +20,7 @@ func TestMountOptionsAreRead(t *testing.T) {
 		{[]string{"rw", "ro"}, mountOptions{readOnly: true}},
 		{[]string{"allow_other,open", "writeback=off,nonempty"}, mountOptions{allowOther: true, keepOpen: true, noWriteback: true, nonEmpty: true}},
 		{[]string{"strict"}, mountOptions{strict: true}},
+		{[]string{"latency=low"}, mountOptions{lowLatency: true}},
 		{[]string{"nosuid,suid,noatime"}, mountOptions{kernel: []string{"nosuid", "suid", "noatime"}}},
 		{[]string{"keystore=/a=b,passphrase-file=/p"}, mountOptions{keystore: "/a=b", passphrase: "/p"}},
 		{[]string{"fsname=data,fingerprint=ab"}, mountOptions{fsName: "data", fingerprint: "ab"}},
@@ -33,24 +34,13 @@ func TestMountOptionsAreRead(t *testing.T) {
 }
 
 func TestUnknownMountOptionsAreNamed(t *testing.T) {
-	for _, option := range []string{"bogus", "Ro", "ro=1", "writeback=on", "writeback", "nosuid=1", "defaults=1", "uid=5", "strict=1", "=x", " ro"} {
+	for _, option := range []string{"bogus", "Ro", "ro=1", "writeback=on", "writeback", "nosuid=1", "defaults=1", "uid=5", "strict=1", "latency", "latency=high", "=x", " ro"} {
 		_, err := parseMountOptions([]string{"ro," + option}, false)
 		if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), `"`+option+`"`) {
 			t.Errorf("-o %q: %v", option, err)
 		}
 		if _, err := parseMountOptions([]string{option}, true); err != nil {
 			t.Errorf("-s -o %q: %v", option, err)
-		}
-	}
-}
-
-func TestPromisedMountOptionsAreRefusedEvenWhenSloppy(t *testing.T) {
-	for _, option := range []string{"latency", "latency=low"} {
-		for _, sloppy := range []bool{false, true} {
-			_, err := parseMountOptions([]string{option}, sloppy)
-			if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), `"`+option+`" is not supported yet`) {
-				t.Errorf("-o %q, sloppy %v: %v", option, sloppy, err)
-			}
 		}
 	}
 }

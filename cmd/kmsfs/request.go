@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/control"
+	kmsfs "kmsfs/fs"
 )
 
 // mountRequest is a mount to make, checked and with absolute paths, so that it
@@ -22,6 +23,7 @@ type mountRequest struct {
 	NoXattr       bool
 	ACL           bool
 	Strict        bool
+	LowLatency    bool
 	TrustNew      bool
 	Fingerprint   string
 	FsName        string
@@ -67,6 +69,7 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		NoXattr:       o.noXattr,
 		ACL:           o.acl,
 		Strict:        o.strict,
+		LowLatency:    o.lowLatency,
 		TrustNew:      f.trustNew,
 		Fingerprint:   firstOf(f.fingerprint, o.fingerprint),
 		FsName:        firstOf(f.fsName, o.fsName),
@@ -107,6 +110,9 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 	}
 	if r.Backing, err = findBacking(backing); err != nil {
 		return nil, err
+	}
+	if err := unix.Access(kmsfs.LatencyDevice, unix.W_OK); r.LowLatency && err != nil && err != unix.ENOENT {
+		return nil, withHint(usagef("mount option latency=low: open %s: %w", kmsfs.LatencyDevice, err), "it is for root, unless the device is given to others")
 	}
 	if inside, err := isInside(r.Backing, r.Mountpoint); err != nil {
 		return nil, err

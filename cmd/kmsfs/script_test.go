@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	kmsfs "kmsfs/fs"
 	"kmsfs/kmsprovider/local"
 )
 
@@ -136,6 +137,8 @@ func scriptCondition(name string) (bool, error) {
 	switch name {
 	case "mounts": // root may mount here
 		return canMount() == nil, nil
+	case "cpulatency": // the kernel has a device for wishes about wake-ups
+		return unix.Access(kmsfs.LatencyDevice, unix.W_OK) == nil, nil
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }
@@ -168,6 +171,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 			ts.Fatalf("exit code %d, want %d", got, want)
 		}
 	},
+	"profile": scriptProfile,
 	"field":   scriptField,
 	"blob":    scriptBlob,
 	"wrapkey": scriptWrapKey,

@@ -40,9 +40,14 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	if err != nil {
 		return err
 	}
+	lowLatency := ""
+	if r.LowLatency {
+		lowLatency = kmsfs.LatencyDevice
+	}
 	m, err := kmsfs.Serve(v, kmsfs.Options{
 		Mountpoint: r.Mountpoint, AllowOther: r.AllowOther, FsName: r.FsName, KeepOpen: r.KeepOpen,
-		NoWriteback: r.NoWriteback, NoXattr: r.NoXattr, ACL: r.ACL, KernelOptions: r.KernelOptions, Log: log,
+		NoWriteback: r.NoWriteback, NoXattr: r.NoXattr, ACL: r.ACL, LowLatency: lowLatency,
+		KernelOptions: r.KernelOptions, Log: log,
 	})
 	if err != nil {
 		return errors.Join(err, v.Close())

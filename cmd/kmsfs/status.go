@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	kmsfs "kmsfs/fs"
 	"kmsfs/kmsprovider"
 	"kmsfs/volume"
 )
@@ -43,6 +44,8 @@ type mountStatus struct {
 	Requests     map[string]uint64 `json:"requests"` // of the kernel, by kind
 	BytesRead    uint64            `json:"bytes_read"`
 	BytesWritten uint64            `json:"bytes_written"`
+
+	LowLatency *kmsfs.Latency `json:"low_latency"` // null without -o latency=low, or a device for it
 
 	KMS              map[string]kmsprovider.Usage `json:"kms"` // by provider
 	EstimatedCostUSD float64                      `json:"estimated_cost_usd"`
@@ -87,25 +90,40 @@ func estimateCost(usage map[string]kmsprovider.Usage) (dollars float64) {
 
 func (a *app) statusCommand() *cobra.Command {
 	var asJSON bool
+	var wish profileWish
 	c := &cobra.Command{
-		Use:   "status [--json] [MOUNTPOINT]",
+		Use:   "status [--json | --profile KIND] [MOUNTPOINT]",
 		Short: "Show what mounts are doing",
 		Long: `Status shows, for the mount at MOUNTPOINT or for all mounts of the user (root's
 are those of all users), what the kernel and the KMS have been asked since it was
 mounted, which keys it holds, and what the KMS's calls cost by AWS's list price.
-With --json it prints an object, or without MOUNTPOINT a list of them.`,
+With --json it prints an object, or without MOUNTPOINT a list of them.
+
+With --profile it writes a profile of the process that serves the mount, for go
+tool pprof: cpu (where its time goes in the next seconds), heap and allocs
+(memory in use, and all that was ever allocated), goroutine (what each is doing),
+mutex and block (who waits for whom: what is counted is added up over all such
+profiles of a mount). No profile holds keys or contents, only names of functions
+and numbers.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			if err := profileFlags(cmd, &wish); err != nil {
+				return err
+			}
+			if len(args) == 0 && wish.kind == "" {
 				return a.statusOfAll(cmd.Context(), asJSON)
 			}
 			if err := positional("MOUNTPOINT")(cmd, args); err != nil {
 				return err
 			}
+			if wish.kind != "" {
+				return a.profileOf(cmd.Context(), args[0], wish)
+			}
 			return a.statusOf(cmd.Context(), args[0], asJSON)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addProfileFlags(c, &wish)
 	return c
 }
 
@@ -173,6 +191,13 @@ func printStatus(w io.Writer, s *mountStatus) error {
 	row("keys in memory", "%d of files, %d ready for new ones, %s", s.CachedKeys, s.PooledKeys, s.lifetime())
 	row("bytes", "%d read, %d written", s.BytesRead, s.BytesWritten)
 	row("requests", "%s", counts(s.Requests))
+	if l := s.LowLatency; l != nil {
+		now := "not"
+		if l.Held {
+			now = "now"
+		}
+		row("low latency", "%s asked for; %d times so far", now, l.Holds)
+	}
 	for _, provider := range slices.Sorted(maps.Keys(s.KMS)) {
 		u := s.KMS[provider]
 		row("calls of "+provider, "%s", counts(u.Calls))

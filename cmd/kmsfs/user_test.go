@@ -121,6 +121,11 @@ func TestAnOrdinaryUserMountsAndUnmounts(t *testing.T) {
 	_ = busy.Process.Kill()
 	_ = busy.Wait()
 	run(0, kmsfs, "unmount", "mnt")
+	if st, err := os.Stat("/dev/cpu_dma_latency"); err == nil && st.Mode().Perm()&0o002 == 0 {
+		if out := run(exitUsage, kmsfs, "mount", "enc", "mnt", "-o", "latency=low"); !strings.Contains(out, "permission denied") {
+			t.Errorf("latency=low, which is root's: %s", out)
+		}
+	}
 	run(0, kmsfs, "mount", "enc", "mnt", "-o", "noexec")
 	if out := run(0, "/bin/cat", "mnt/file"); out != "hello\n" {
 		t.Errorf("read %q", out)

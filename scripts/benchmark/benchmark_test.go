@@ -221,6 +221,44 @@ func TestEveryWorkloadOfCommandsRunsOnEverySubject(t *testing.T) {
 	}
 }
 
+func TestGrowthIsMeasuredWithEachNumberOfFiles(t *testing.T) {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skipf("no /dev/fuse here; a machine with the fuse module runs this: %v", err)
+	}
+	out := filepath.Join(t.TempDir(), "growth.json")
+	var stdout, stderr bytes.Buffer
+	// Other tests need what the kernel caches: it is not made to forget.
+	if err := run(t.Context(), []string{
+		"-files", "20,200", "-forget=false", "-subjects", "kmsfs-volume,native", "-rounds", "2", "-backing", backing(t), "-json", out,
+	}, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	var g growth
+	if b, err := os.ReadFile(out); err != nil {
+		t.Fatal(err)
+	} else if err := json.Unmarshal(b, &g); err != nil {
+		t.Fatal(err)
+	}
+	if len(g.Points) != 2*2*2 || len(g.Sparse) != 2*2 || len(g.Clients) != 2*2*2 {
+		t.Fatalf("%d points, %d sparse files, %d crowds", len(g.Points), len(g.Sparse), len(g.Clients))
+	}
+	for _, p := range g.Points {
+		if p.Create <= 0 || p.Lookup <= 0 || p.Readdir <= 0 || p.Unlink <= 0 || (p.Known > 0) != (p.Subject != "native") || p.Known < p.Mounted {
+			t.Errorf("%+v", p)
+		}
+	}
+	for _, f := range g.Sparse {
+		if f.Write <= 0 || f.Stored <= 0 || f.Stored > 1024 {
+			t.Errorf("%+v", f)
+		}
+	}
+	for _, c := range g.Clients {
+		if c.PerSecond <= 0 {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
 func TestWhatIsNotThereIsRefusedByName(t *testing.T) {
 	for _, c := range []struct{ arg, value, says string }{
 		{"-workloads", "untar,nothing", `no workload is called "nothing"`},
@@ -228,6 +266,8 @@ func TestWhatIsNotThereIsRefusedByName(t *testing.T) {
 		{"-rounds", "0", "0 rounds"},
 		{"-size", "0", "a file of 0 MiB"},
 		{"-scale", "0", "a scale of 0"},
+		{"-files", "10,0", `"0" files`},
+		{"-files", "many", `"many" files`},
 		{"-subjects", "official", `no subject is called "official"`}, // without its flag
 	} {
 		var out bytes.Buffer

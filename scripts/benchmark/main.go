@@ -8,6 +8,8 @@
 //	bigfile.go   workloads on one large file
 //	smallfiles.go  workloads on many small files, and on a database
 //	tree.go      workloads on a tree of source files
+//	growth.go    what happens with more and more files
+//	growthlarge.go  a large sparse file, and many clients
 //	message.go   workloads of encryption commands, and these as subjects
 //	subject.go   what a subject is, and the list of them
 //	peer.go      file systems of others as subjects
@@ -69,6 +71,8 @@ type settings struct {
 	workloads []workload
 	named     bool // workloads are named, not all
 	subjects  []subject
+	files     []int // growth is measured with so many; nothing else is
+	forget    bool  // the kernel is made to forget inodes then
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -79,7 +83,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if s.requests {
 		return requestCounts(ctx, s, stdout, stderr)
 	}
-	r, err := measure(ctx, s, stderr)
+	var r interface {
+		table(io.Writer)
+		write(path string) error
+	}
+	if s.files != nil {
+		r, err = measureGrowth(ctx, s, stderr)
+	} else {
+		r, err = measure(ctx, s, stderr)
+	}
 	if err != nil {
 		return err
 	}
@@ -105,6 +117,8 @@ func parse(args []string, stdout, stderr io.Writer) (s settings, done bool, err 
 	f.StringVar(&s.gocryptfs, "gocryptfs", "", "a gocryptfs newer than the installed one, as `FILE`, to measure beside kmsfs")
 	f.StringVar(&s.kmsfs, "kmsfs", "", "the kmsfs command, as `FILE`, to measure what it does beside mounts")
 	f.StringVar(&s.official, "official", "", "aws-encryption-cli, as `FILE`, to measure beside that")
+	files := f.String("files", "", "measure growth, with `COUNTS` of files such as 1000,10000,100000,1000000, and no workloads")
+	f.BoolVar(&s.forget, "forget", true, "with -files: have the kernel drop inodes, all of them, to see what memory is given back")
 	workloadNames := f.String("workloads", "", "`NAMES` of workloads, separated by commas (default: all)")
 	subjectNames := f.String("subjects", "", "`NAMES` of subjects, separated by commas (default: all)")
 	f.BoolVar(&s.requests, "requests", false, "count the FUSE requests of operations instead, or of the workloads that are named; only root can")
@@ -124,6 +138,11 @@ func parse(args []string, stdout, stderr io.Writer) (s settings, done bool, err 
 	}
 	if s.scale <= 0 {
 		return s, false, fmt.Errorf("a scale of %v, want more than 0", s.scale)
+	}
+	if *files != "" {
+		if s.files, err = fileCounts(*files); err != nil {
+			return s, false, err
+		}
 	}
 	all := s.allSubjects()
 	if *list {

@@ -17,13 +17,18 @@ func (d daemonProcess) dir() string { return d.point }
 
 // peak is the most resident memory that it had, in KiB, while it runs. Not that of
 // rusage, which counts what the parent had when it was forked.
-func (d daemonProcess) peak() (kib int64) {
+func (d daemonProcess) peak() int64 { return d.memory("VmHWM") }
+
+// resident is the resident memory that it has now, in KiB.
+func (d daemonProcess) resident() int64 { return d.memory("VmRSS") }
+
+func (d daemonProcess) memory(of string) (kib int64) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(b)) {
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+		if _, err := fmt.Sscanf(line, of+": %d kB", &kib); err == nil {
 			return kib
 		}
 	}
