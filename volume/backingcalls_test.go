@@ -63,15 +63,15 @@ func tapped(t *testing.T, mode KeyMode) *bench {
 	return b
 }
 
-// counted is an operation, and what it may cost.
-type counted struct {
+// pricedOperation is an operation, and what it may cost.
+type pricedOperation struct {
 	name          string
 	run           func() error
 	calls         string
 	read, written int // bytes
 }
 
-func (b *bench) wantBackingCalls(operations []counted) {
+func (b *bench) wantBackingCalls(operations []pricedOperation) {
 	b.t.Helper()
 	for _, c := range operations {
 		if calls, read, written := b.backingCalls(c.run); calls != c.calls || read != c.read || written != c.written {
@@ -116,7 +116,7 @@ func TestEachOperationMakesAsFewBackingCallsAsTheDesignSays(t *testing.T) {
 			s.file("f", 64*blk)
 			s.file("small", blk)
 			f, small, root := s.node("f"), s.node("small"), v.Root()
-			b.wantBackingCalls([]counted{
+			b.wantBackingCalls([]pricedOperation{
 				{"create", creating(root, "new", Owner{}), "openat 1 pwrite 1 statx 1", 0, header},
 				// One write where the blocks touch the record, else one of the blocks and one of the record.
 				{"write the first block", writingTo(small, blk, 0), "pwrite 1", 0, record + cipher},
@@ -134,7 +134,7 @@ func TestEachOperationMakesAsFewBackingCallsAsTheDesignSays(t *testing.T) {
 				{"unlink", func() error { return root.Unlink("new") }, "statx 1 unlinkat 1", 0, 0},
 			})
 			if os.Geteuid() == 0 {
-				b.wantBackingCalls([]counted{{
+				b.wantBackingCalls([]pricedOperation{{
 					"create for another user", creating(root, "theirs", Owner{Set: true, UID: 1000, GID: 1000}),
 					"fchownat 1 openat 1 pwrite 1 statx 2", 0, header,
 				}})
@@ -166,7 +166,7 @@ func TestBackingCallsDoNotGrowWithTheDirectory(t *testing.T) {
 		n.Forget()
 	}
 	costs := func(dir *Node) (all []string) {
-		for _, c := range []counted{
+		for _, c := range []pricedOperation{
 			{name: "create", run: creating(dir, "f", Owner{})},
 			{name: "look up", run: lookingUp(dir, "f")},
 			{name: "look for what is not there", run: func() error {

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -209,6 +210,18 @@ func (w *tamperTree) lengths(o tamperObject) []manipulation {
 	return all
 }
 
+// unusedKeys names a directory of sidecars that is not there.
+func (w *tamperTree) unusedKeys() string {
+	for i := range 256 {
+		name := fmt.Sprintf("%02x", i)
+		if _, err := os.Lstat(filepath.Join(w.now, metaDir, "keys", name)); errors.Is(err, os.ErrNotExist) {
+			return name
+		}
+	}
+	w.t.Fatal("there are sidecars in all directories")
+	return ""
+}
+
 func overwriteWhole(w *tamperTree, path string, b []byte) {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		w.t.Fatal(err)
@@ -307,7 +320,7 @@ func (w *tamperTree) stores() []manipulation {
 	planted := tamperObject{"something planted", "", []string{"*"}, 0}
 	for _, name := range []string{
 		"volume.json.bak", "volume.json.tmp", "sessions/00112233445566778899aabbccddeeff", "redo/00112233445566778899aabbccddeeff",
-		"keys/00", "keys/xx", "links/xx", "lost+found/xx", "other", "reserve.0",
+		"keys/" + w.unusedKeys(), "keys/xx", "links/xx", "lost+found/xx", "other", "reserve.0",
 	} {
 		p := filepath.Join(metaDir, name)
 		all = append(all,
