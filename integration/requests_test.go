@@ -176,12 +176,13 @@ func checkRequests(t *testing.T, beforeWrite map[string]uint64, noXattr bool) {
 			}
 		})
 	})
-	if got["SETATTR"] != 3 {
+	// One more as above, if a tick has passed between creating and writing.
+	if n := got["SETATTR"]; n != 3 && n != 4 {
 		t.Errorf("a file made as tar does: %v, want 3 SETATTR", got)
 	}
 	delete(got, "SETATTR")
 	if !maps.Equal(got, asTar) {
-		t.Errorf("a file made as tar does: %v, want 3 SETATTR and %v", got, asTar)
+		t.Errorf("a file made as tar does: %v, want %v", got, asTar)
 	}
 }
 
