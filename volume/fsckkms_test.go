@@ -46,8 +46,8 @@ func TestARepairChangesNoFileWhoseKeyCannotBeHad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, ModeFile)
 			_, at := b.furnished()
-			flipByte(t, at("big"), 60) // only its blocks could prove which file it is
-			flipByte(t, at("small"), 10)
+			flipByte(t, at("big"), 60)                      // only its blocks could prove which file it is
+			overwrite(t, at("small"), 8, make([]byte, 100)) // and of this one one of the keys
 			truncate(t, at("dir/attributes"), crypto.HeaderSize+20)
 			ok(t, os.Remove(at("sparse")))
 			before := b.backingFiles()

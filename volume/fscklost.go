@@ -177,7 +177,13 @@ func (l *lostFile) decrypts(ctx context.Context, id crypto.ID) (bool, error) {
 	keys, err := l.keys.unlock(ctx, &file{node: l.entry.node, id: id})
 	var bad *sidecarError
 	var refused errRefused
-	if errors.As(err, &bad) || errors.As(err, &refused) {
+	if errors.As(err, &refused) {
+		l.mu.Lock()
+		l.refused = true
+		l.mu.Unlock()
+		return false, nil
+	}
+	if errors.As(err, &bad) {
 		return false, nil
 	}
 	if err != nil {
