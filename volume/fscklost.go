@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -54,6 +55,8 @@ func (c *fsck) settleLost(ctx context.Context) error {
 			unused = append(unused, id)
 		}
 	}
+	// Which of a file's names was come upon first is chance.
+	slices.SortFunc(c.lost, func(a, b *fsckEntry) int { return strings.Compare(a.path(), b.path()) })
 	tries := maxIDTries
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(keysAtOnce)
