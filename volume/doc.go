@@ -53,7 +53,8 @@
 //	ahead.go stream.go   data keys unwrapped ahead of who reads file after file
 //	fsck.go finding.go   Fsck: checking everything, and mending what can be mended
 //	fsckwalk.go fsckentry.go fsckdir.go   looking: the tree, its entries, directories
-//	fsckfile.go fsckblocks.go fsckkeys.go   files, their blocks and keys
+//	fsckfile.go fsckblocks.go fsckkeys.go fscklost.go   files, their blocks and keys;
+//	                those whose headers do not tell their IDs
 //	fsckmend.go fscktail.go fsckplace.go fsckdircopy.go lostfound.go   mending: records,
 //	                last blocks, places and copies of files, copies of directories;
 //	                setting aside

@@ -59,10 +59,7 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 			left("nobody can read the file; put %s back from a backup, or remove the file", sidecarPath(f.id))
 		return nil
 	case errors.As(err, &refused):
-		c.mu.Lock()
-		c.refused = true
-		c.mu.Unlock()
-		c.find(FindingRefused, e, "%v", refused).left("it could not be checked, and is left as it is")
+		c.refuse(e, refused)
 		return nil
 	case errors.As(err, &unread):
 		return c.unreadable(e, err)
@@ -77,6 +74,14 @@ func (w *fsckWalk) file(ctx context.Context, e *fsckEntry) error {
 	}
 	defer func() { <-c.slots }()
 	return c.content(ctx, e, f, keys)
+}
+
+// refuse notes that the KMS denies a key without which a file cannot be checked.
+func (c *fsck) refuse(e *fsckEntry, err errRefused) {
+	c.mu.Lock()
+	c.refused = true
+	c.mu.Unlock()
+	c.find(FindingRefused, e, "%v", err).left("it could not be checked, and is left as it is")
 }
 
 // open loads a file's state; nil if there is nothing to go on with.

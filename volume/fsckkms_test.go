@@ -45,9 +45,11 @@ func TestARepairChangesNoFileWhoseKeyCannotBeHad(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, ModeFile)
-			_, at := b.furnished()
-			flipByte(t, at("big"), 60) // only its blocks could prove which file it is
-			flipByte(t, at("small"), 10)
+			intact, at := b.furnished()
+			flipByte(t, at("big"), 60)                      // only its blocks could prove which file it is
+			overwrite(t, at("small"), 8, make([]byte, 100)) // and of these one of the keys
+			magicless := "dir/" + longName + "/deep"
+			overwrite(t, at(magicless), 0, make([]byte, 100))
 			truncate(t, at("dir/attributes"), crypto.HeaderSize+20)
 			ok(t, os.Remove(at("sparse")))
 			before := b.backingFiles()
@@ -74,8 +76,16 @@ func TestARepairChangesNoFileWhoseKeyCannotBeHad(t *testing.T) {
 			b.kms.setFail(nil)
 			r = b.mustFsck(FsckOptions{Repair: true})
 			for _, f := range r.Findings {
-				if f.Path == "big" && !f.Repaired {
+				if !f.Harmless && !f.Repaired {
 					t.Errorf("left once the KMS is back: %s", f.String())
+				}
+			}
+			v := b.open()
+			defer b.close(v)
+			after := contents(t, v)
+			for _, path := range []string{"big", "small", magicless} {
+				if after[path] != intact[path] {
+					t.Errorf("%q does not read as before", path)
 				}
 			}
 		})

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -53,6 +55,8 @@ func (c *fsck) settleLost(ctx context.Context) error {
 			unused = append(unused, id)
 		}
 	}
+	// Which of a file's names was come upon first is chance.
+	slices.SortFunc(c.lost, func(a, b *fsckEntry) int { return strings.Compare(a.path(), b.path()) })
 	tries := maxIDTries
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(keysAtOnce)
@@ -71,16 +75,27 @@ func (c *fsck) settleLost(ctx context.Context) error {
 }
 
 // settleID looks for the ID of one file, and puts it back. It tells whether there is
-// anything to be looked at.
+// anything to be looked at. Where something kept an ID from being tried, the file
+// stays as it is: that may be the one.
 func (c *fsck) settleID(ctx context.Context, e *fsckEntry, unused []crypto.ID, tries *int) (look bool, err error) {
 	l, err := c.readLost(e)
 	if err != nil {
-		return true, nil // which will say so
+		return false, c.unreadable(e, err)
 	}
 	defer l.close()
 	id, found, err := l.findID(ctx, unused, tries)
-	if err != nil || !found || l.says(id) {
-		return err == nil, err
+	var refused errRefused
+	switch {
+	case err != nil:
+		return false, err
+	case !found && errors.As(l.untried, &refused):
+		c.refuse(e, refused)
+		c.lookAway() // its key seems to be one that nothing uses
+		return false, nil
+	case !found && l.untried != nil:
+		return false, c.unreadable(e, l.untried)
+	case !found || l.says(id):
+		return true, nil
 	}
 	f := c.find(FindingHeader, e, "its file ID is damaged: it is %s, as its content proves with the key in %s, which nothing else uses", id, sidecarPath(id))
 	if !c.options.Repair {
@@ -99,28 +114,29 @@ func (c *fsck) settleID(ctx context.Context, e *fsckEntry, unused []crypto.ID, t
 // lostFile is a data file that is open, whose header may say anything.
 type lostFile struct {
 	*fsck
-	entry  *fsckEntry
-	fd     int
-	header [crypto.HeaderSize]byte
-	size   int64
+	entry   *fsckEntry
+	fd      int
+	header  [crypto.HeaderSize]byte
+	size    int64
+	untried error // an errRefused, or what the store does not give: some key was not tried with some block
 }
 
 func (c *fsck) readLost(e *fsckEntry) (l *lostFile, err error) {
 	n := e.node
 	l = &lostFile{fsck: c, entry: e}
 	n.mu.Lock()
-	l.fd, _, err = n.openData(c.options.Repair)
+	l.fd, _, err = n.openData(false)
 	n.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	var st unix.Statx_t
 	got, err := preadFull(c.vol.backing, l.fd, l.header[:], 0)
+	if err == nil && got < crypto.HeaderSize {
+		err = io.ErrUnexpectedEOF // it had more
+	}
 	if err == nil {
 		err = c.vol.backing.Statx(l.fd, "", &st)
-	}
-	if err == nil && got < crypto.HeaderSize {
-		err = crypto.ErrMalformed
 	}
 	if err != nil {
 		l.close()
@@ -144,7 +160,7 @@ func (l *lostFile) findID(ctx context.Context, unused []crypto.ID, tries *int) (
 			return id, true, ctx.Err()
 		}
 	}
-	if slices.Contains(l.sidecars, says) || len(unused) > maxKeyTries {
+	if l.size == 0 || slices.Contains(l.sidecars, says) || len(unused) > maxKeyTries {
 		return says, false, ctx.Err()
 	}
 	for _, id := range unused {
@@ -173,25 +189,35 @@ func (l *lostFile) opens(id crypto.ID) bool {
 }
 
 // decrypts tells whether one of the first blocks is one of the file with this ID.
+// Errors end the check.
 func (l *lostFile) decrypts(ctx context.Context, id crypto.ID) (bool, error) {
 	keys, err := l.keys.unlock(ctx, &file{node: l.entry.node, id: id})
 	var bad *sidecarError
 	var refused errRefused
-	if errors.As(err, &bad) || errors.As(err, &refused) {
+	var unread *unreadSidecarError
+	switch {
+	case errors.As(err, &bad):
 		return false, nil
-	}
-	if err != nil {
+	case errors.As(err, &refused), errors.As(err, &unread):
+		l.untried = err
+		return false, nil
+	case err != nil:
 		return false, err
 	}
 	defer keys.release()
 	for index := range min(crypto.BlockCount(l.size), lostBlocks) {
 		n := crypto.BlockLen(l.size, index)
 		record := make([]byte, crypto.CipherLen(n))
-		if got, err := preadFull(l.vol.backing, l.fd, record, crypto.BlockOffset(index)); err != nil || got < len(record) {
-			return false, nil
+		got, err := preadFull(l.vol.backing, l.fd, record, crypto.BlockOffset(index))
+		if err != nil {
+			l.untried = fmt.Errorf("read block %d: %w", index, err)
+			continue
+		}
+		if got < len(record) {
+			break
 		}
 		plain := getScratch()
-		err := keys.blocks.Open(plain.plain[:n], record, index)
+		err = keys.blocks.Open(plain.plain[:n], record, index)
 		plain.put()
 		if err == nil {
 			return true, nil
@@ -203,14 +229,21 @@ func (l *lostFile) decrypts(ctx context.Context, id crypto.ID) (bool, error) {
 // putID writes the ID into the header, by one write within a page, and leaves the
 // time of modification.
 func (l *lostFile) putID(id crypto.ID) error {
-	k := l.vol.backing
+	k, n := l.vol.backing, l.entry.node
+	n.mu.Lock()
+	fd, _, err := n.openData(true)
+	n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	defer k.Close(fd)
 	var st unix.Statx_t
-	if err := k.Statx(l.fd, "", &st); err != nil {
+	if err := k.Statx(fd, "", &st); err != nil {
 		return err
 	}
 	crypto.PutHeaderFileID(l.header[:], id)
-	if _, err := pwriteFull(k, l.fd, l.header[:crypto.RecordOffset], 0); err != nil {
+	if _, err := pwriteFull(k, fd, l.header[:crypto.RecordOffset], 0); err != nil {
 		return fmt.Errorf("write file ID: %w", err)
 	}
-	return k.Utimensat(l.fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}})
+	return k.Utimensat(fd, "", &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}})
 }
