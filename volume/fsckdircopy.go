@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,9 @@ import (
 // that then takes its place. The new one stands beside it under a name that says
 // whose it is. So everything can be read wherever a repair ends, and the next one
 // goes on. What was copied inside is settled before: files have IDs of their own
-// by then, and directories are dealt with from the bottom up.
+// by then, and directories are dealt with from the bottom up. While that is not
+// done, the directory around it is left: moved to another one, what was begun
+// inside would have another name, and nothing would go on with it.
 
 // dirCopies are all directories of an ID but the one that is where it belongs,
 // those that are inside of others first. Of several that seem to be where they
@@ -31,7 +34,13 @@ func (c *fsck) dirCopies() []*fsckEntry {
 		}
 		for _, e := range same {
 			// Where a repair has begun, it is finished.
-			e.astray = id != c.vol.rootID && (e.astray || e.isBegun())
+			begun, err := e.isBegun()
+			if err != nil {
+				for _, e := range same {
+					c.hold(e, err) // it may be another that is the copy
+				}
+			}
+			e.astray = id != c.vol.rootID && (e.astray || begun)
 		}
 		slices.SortFunc(same, byPlace)
 		for _, e := range same[1:] {
@@ -59,6 +68,8 @@ func (c *fsck) settleDirCopies(ctx context.Context, copies []*fsckEntry) error {
 		case !c.options.Repair:
 		case e.broken:
 			f.left("it has no name, and is left as it is")
+		case c.held[e.node] != nil:
+			f.mended(c.held[e.node], "")
 		case bound[e] != nil:
 			f.mended(bound[e], "")
 		default:
@@ -68,8 +79,29 @@ func (c *fsck) settleDirCopies(ctx context.Context, copies []*fsckEntry) error {
 			}
 			f.mended(err, "%s", note)
 		}
+		if !f.Repaired {
+			c.hold(e, errHeld)
+		}
 	}
 	return nil
+}
+
+// errHeld: what is copied in a copy has to be settled first.
+var errHeld = errors.New("a copy of a directory in it is to be repaired before")
+
+// hold keeps a directory and those that it is in from getting new IDs, for what err
+// says. A directory that is held already says why those are that it is in.
+func (c *fsck) hold(e *fsckEntry, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.node.IsDir() {
+		c.held[e.node] = cmp.Or(c.held[e.node], err)
+	}
+	for n := e.dir; n != nil && c.held[n] == nil; {
+		c.held[n] = err
+		p, _ := n.at()
+		n = p.parent
+	}
 }
 
 // renewDir puts a directory with a new ID in the place of a copy.
@@ -128,13 +160,17 @@ func (e *fsckEntry) nameBeside() string {
 	return e.plain[:min(len(e.plain), MaxName-len(suffix))] + suffix
 }
 
-// isBegun tells whether entries of the copy were gathered before.
-func (e *fsckEntry) isBegun() bool {
+// isBegun tells whether entries of the copy were gathered before. An error says
+// that it could not be told.
+func (e *fsckEntry) isBegun() (bool, error) {
 	if e.dir == nil || e.broken {
-		return false
+		return false, nil
 	}
 	beside, err := e.dir.fsckEntry(e.nameBeside())
-	return err == nil && beside.node.IsDir()
+	if isStoreError(err) {
+		return false, err
+	}
+	return err == nil && beside.node.IsDir(), nil
 }
 
 // moveInside moves the entries of a copy to another directory. What no record
