@@ -153,10 +153,49 @@ func (c *fsck) renewDir(ctx context.Context, e *fsckEntry) (note string, err err
 	return note + "; the old one has what cannot be read: " + f.Note, nil
 }
 
+// settleGathered names directories that took what can be read of a copy, and were
+// to take its name when a repair ended: the copy itself was set aside by then.
+func (c *fsck) settleGathered() {
+	for _, same := range c.dirs {
+		for _, e := range same {
+			name, ok := e.gatheredFor()
+			if !ok {
+				continue
+			}
+			f := c.find(FindingDirCopy, e, "an interrupted repair has left it: it was to take the name of a copy that is set aside")
+			if c.options.Repair {
+				err := e.move(func(m *move) error { return m.aim(e.dir, name) })
+				if f.mended(err, "it is named %q now", name); err == nil {
+					p, _ := e.node.at()
+					e.plain, e.backing = name, p.backing
+				}
+			}
+		}
+	}
+}
+
+// gatheredFor is the name of the copy beside which the directory was made, if that is
+// not there any more.
+func (e *fsckEntry) gatheredFor() (string, bool) {
+	at := strings.LastIndex(e.plain, besideMark)
+	if e.dir == nil || e.broken || at <= 0 {
+		return "", false
+	}
+	was := fsckEntry{plain: e.plain[:at]}
+	to, err := e.dir.encode(was.plain)
+	if was.backing = to.backing; err != nil || was.nameBeside() != e.plain {
+		return "", false
+	}
+	_, err = e.dir.fsckEntry(was.plain)
+	return was.plain, err == unix.ENOENT
+}
+
+const besideMark = ".copy-"
+
 // nameBeside is the name under which a copy's entries are gathered, the same
 // whenever a repair is begun.
 func (e *fsckEntry) nameBeside() string {
-	suffix := ".copy-" + strings.TrimPrefix(brokenName(e.backing), brokenPrefix)[:8]
+	suffix := besideMark + strings.TrimPrefix(brokenName(e.backing), brokenPrefix)[:8]
 	return e.plain[:min(len(e.plain), MaxName-len(suffix))] + suffix
 }
 
