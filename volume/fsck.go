@@ -102,10 +102,11 @@ type fsck struct {
 	misplaced []*fsckEntry               // files and directories that belong under another name
 	moved     []*Node                    // while the volume is in use
 	nameless  []*fsckEntry
-	lost      []*fsckEntry // files whose record does not open with the ID in their header
-	blind     bool         // something could not be looked at, so what seems unused may not be
-	refused   bool         // some key could not be had
-	doubtful  bool         // some file may not be the one that its header says, since nothing proves it
+	held      map[*Node]error // directories that get no new ID, and why
+	lost      []*fsckEntry    // files whose record does not open with the ID in their header
+	blind     bool            // something could not be looked at, so what seems unused may not be
+	refused   bool            // some key could not be had
+	doubtful  bool            // some file may not be the one that its header says, since nothing proves it
 	done      int64
 	total     int64
 }
@@ -118,6 +119,7 @@ func newFsck(v *Volume, o FsckOptions) *fsck {
 	c := &fsck{
 		vol: v, options: o, torn: v.relaxed, slots: make(chan struct{}, jobs),
 		files: make(map[crypto.ID][]*fsckEntry), dirs: make(map[crypto.ID][]*fsckEntry), links: make(map[string]bool),
+		held: make(map[*Node]error),
 	}
 	c.keys.init()
 	c.report = FsckReport{Volume: v.id, Whole: len(o.Paths) == 0}

@@ -32,6 +32,7 @@ func (c *fsck) record(e *fsckEntry) bool {
 		if !errors.Is(err, ErrIntegrity) {
 			f.left("the backing store does not give it, so it is left as it is")
 			c.lookAway()
+			c.hold(e, err)
 			return false
 		}
 		if c.live {
@@ -42,6 +43,7 @@ func (c *fsck) record(e *fsckEntry) bool {
 			// Another ID would cost all names in it.
 			f.mended(fmt.Errorf("what it says, and the names that go with it, cannot be read: %w", err), "")
 			c.lookAway()
+			c.hold(e, err)
 			return false
 		}
 		if c.options.Repair {

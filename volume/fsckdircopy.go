@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,9 @@ import (
 // that then takes its place. The new one stands beside it under a name that says
 // whose it is. So everything can be read wherever a repair ends, and the next one
 // goes on. What was copied inside is settled before: files have IDs of their own
-// by then, and directories are dealt with from the bottom up.
+// by then, and directories are dealt with from the bottom up. While that is not
+// done, the directory around it is left: moved to another one, what was begun
+// inside would have another name, and nothing would go on with it.
 
 // dirCopies are all directories of an ID but the one that is where it belongs,
 // those that are inside of others first. Of several that seem to be where they
@@ -31,7 +34,13 @@ func (c *fsck) dirCopies() []*fsckEntry {
 		}
 		for _, e := range same {
 			// Where a repair has begun, it is finished.
-			e.astray = id != c.vol.rootID && (e.astray || e.isBegun())
+			begun, err := e.isBegun()
+			if err != nil {
+				for _, e := range same {
+					c.hold(e, err) // it may be another that is the copy
+				}
+			}
+			e.astray = id != c.vol.rootID && (e.astray || begun)
 		}
 		slices.SortFunc(same, byPlace)
 		for _, e := range same[1:] {
@@ -59,6 +68,8 @@ func (c *fsck) settleDirCopies(ctx context.Context, copies []*fsckEntry) error {
 		case !c.options.Repair:
 		case e.broken:
 			f.left("it has no name, and is left as it is")
+		case c.held[e.node] != nil:
+			f.mended(c.held[e.node], "")
 		case bound[e] != nil:
 			f.mended(bound[e], "")
 		default:
@@ -68,8 +79,29 @@ func (c *fsck) settleDirCopies(ctx context.Context, copies []*fsckEntry) error {
 			}
 			f.mended(err, "%s", note)
 		}
+		if !f.Repaired {
+			c.hold(e, errHeld)
+		}
 	}
 	return nil
+}
+
+// errHeld: what is copied in a copy has to be settled first.
+var errHeld = errors.New("a copy of a directory in it is to be repaired before")
+
+// hold keeps a directory and those that it is in from getting new IDs, for what err
+// says. A directory that is held already says why those are that it is in.
+func (c *fsck) hold(e *fsckEntry, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.node.IsDir() {
+		c.held[e.node] = cmp.Or(c.held[e.node], err)
+	}
+	for n := e.dir; n != nil && c.held[n] == nil; {
+		c.held[n] = err
+		p, _ := n.at()
+		n = p.parent
+	}
 }
 
 // renewDir puts a directory with a new ID in the place of a copy.
@@ -121,20 +153,63 @@ func (c *fsck) renewDir(ctx context.Context, e *fsckEntry) (note string, err err
 	return note + "; the old one has what cannot be read: " + f.Note, nil
 }
 
+// settleGathered names directories that took what can be read of a copy, and were
+// to take its name when a repair ended: the copy itself was set aside by then.
+func (c *fsck) settleGathered() {
+	for _, same := range c.dirs {
+		for _, e := range same {
+			name, ok := e.gatheredFor()
+			if !ok {
+				continue
+			}
+			f := c.find(FindingDirCopy, e, "an interrupted repair has left it: it was to take the name of a copy that is set aside")
+			if c.options.Repair {
+				err := e.move(func(m *move) error { return m.aim(e.dir, name) })
+				if f.mended(err, "it is named %q now", name); err == nil {
+					p, _ := e.node.at()
+					e.plain, e.backing = name, p.backing
+				}
+			}
+		}
+	}
+}
+
+// gatheredFor is the name of the copy beside which the directory was made, if that is
+// not there any more.
+func (e *fsckEntry) gatheredFor() (string, bool) {
+	at := strings.LastIndex(e.plain, besideMark)
+	if e.dir == nil || e.broken || at <= 0 {
+		return "", false
+	}
+	was := fsckEntry{plain: e.plain[:at]}
+	to, err := e.dir.encode(was.plain)
+	if was.backing = to.backing; err != nil || was.nameBeside() != e.plain {
+		return "", false
+	}
+	_, err = e.dir.fsckEntry(was.plain)
+	return was.plain, err == unix.ENOENT
+}
+
+const besideMark = ".copy-"
+
 // nameBeside is the name under which a copy's entries are gathered, the same
 // whenever a repair is begun.
 func (e *fsckEntry) nameBeside() string {
-	suffix := ".copy-" + strings.TrimPrefix(brokenName(e.backing), brokenPrefix)[:8]
+	suffix := besideMark + strings.TrimPrefix(brokenName(e.backing), brokenPrefix)[:8]
 	return e.plain[:min(len(e.plain), MaxName-len(suffix))] + suffix
 }
 
-// isBegun tells whether entries of the copy were gathered before.
-func (e *fsckEntry) isBegun() bool {
+// isBegun tells whether entries of the copy were gathered before. An error says
+// that it could not be told.
+func (e *fsckEntry) isBegun() (bool, error) {
 	if e.dir == nil || e.broken {
-		return false
+		return false, nil
 	}
 	beside, err := e.dir.fsckEntry(e.nameBeside())
-	return err == nil && beside.node.IsDir()
+	if isStoreError(err) {
+		return false, err
+	}
+	return err == nil && beside.node.IsDir(), nil
 }
 
 // moveInside moves the entries of a copy to another directory. What no record

@@ -165,6 +165,7 @@ func TestWhatCannotBeReadOfACopiedDirectoryIsSetAside(t *testing.T) {
 	if again := b.mustFsck(FsckOptions{Repair: true}); len(again.Findings) != 0 {
 		t.Errorf("the second repair finds:%s", show(again))
 	}
+	// By which name it is there depends on the one that it was given before.
 	kept, err := filepath.Glob(filepath.Join(b.dir, metaDir, lostFoundDir, "*", "*"))
 	ok(t, err)
 	found := false

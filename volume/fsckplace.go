@@ -23,6 +23,9 @@ func (c *fsck) settlePlaces(ctx context.Context) error {
 			return err
 		}
 	}
+	if !c.live {
+		c.settleGathered()
+	}
 	copies, err := c.settleCopies(ctx)
 	if err != nil {
 		return err

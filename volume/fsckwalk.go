@@ -185,6 +185,9 @@ func (c *fsck) unreadable(e *fsckEntry, err error) error {
 		return fmt.Errorf("check %q: %w", e.path(), err)
 	}
 	c.lookAway()
+	if e.node.IsDir() {
+		c.hold(e, err)
+	}
 	c.find(FindingUnreadable, e, "%v", err)
 	return nil
 }
