@@ -111,7 +111,7 @@ func TestGoldenVolumesCanBeChanged(t *testing.T) {
 // that a test of golden volumes puts in.
 func TestWhatAGoldenVolumeWasInTheMiddleOfIsFinished(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g *goldenPlace, m *goldenManifest) {
-		g.rememberKilled(m)
+		g.remember(m, must(bootID())(t))
 		g.renumber(m)
 		v := g.open(Options{StateDir: g.state()})
 		sum := sha256.Sum256(readAll(t, lookup(t, v.Root(), m.Unfinished.Path)))
@@ -133,8 +133,31 @@ func TestWhatAGoldenVolumeWasInTheMiddleOfIsFinished(t *testing.T) {
 	})
 }
 
-// rememberKilled makes the golden host state one of this boot.
-func (g *goldenPlace) rememberKilled(m *goldenManifest) {
+// TestWhatAGoldenVolumeHasLoggedOutlivesAPowerCut has the host remember a mount of an
+// earlier boot: of its slots only logged ones count.
+func TestWhatAGoldenVolumeHasLoggedOutlivesAPowerCut(t *testing.T) {
+	logged := 0
+	eachGolden(t, func(t *testing.T, g *goldenPlace, m *goldenManifest) {
+		g.remember(m, "00000000-0000-0000-0000-000000000000")
+		g.renumber(m)
+		v := g.open(Options{StateDir: g.state()})
+		sum := sha256.Sum256(readAll(t, lookup(t, v.Root(), m.Unfinished.Path)))
+		if made := hex.EncodeToString(sum[:]) == m.Unfinished.SHA256; made != m.Unfinished.Logged {
+			t.Errorf("the change that was under way: made %v, logged %v", made, m.Unfinished.Logged)
+		}
+		if m.Unfinished.Logged {
+			logged++
+		}
+		ok(t, v.Close())
+		g.mustBeClean()
+	})
+	if logged == 0 {
+		t.Error("no golden volume has a logged change")
+	}
+}
+
+// remember makes the golden host state one of this host.
+func (g *goldenPlace) remember(m *goldenManifest, boot string) {
 	path := filepath.Join(g.state(), m.Volume+".json")
 	var h HostState
 	ok(g.t, json.Unmarshal(readPath(g.t, path), &h))
@@ -142,7 +165,7 @@ func (g *goldenPlace) rememberKilled(m *goldenManifest) {
 		g.t.Fatalf("host state %+v", h)
 	}
 	h.Path = g.backing()
-	h.Boot = must(bootID())(g.t)
+	h.Boot = boot
 	ok(g.t, os.WriteFile(path, must(json.Marshal(h))(g.t), 0o600))
 }
 

@@ -131,12 +131,14 @@ func makeGolden(t *testing.T, mode KeyMode) (archive, manifest []byte) {
 	ok(t, v.Close())
 
 	store := &tap{Backing: System{}, through: func(c call, do func(int) error) error { return do(c.bytes) }}
-	v = g.open(Options{StateDir: g.state(), Backing: store})
+	strict := mode == ModeVolume
+	v = g.open(Options{StateDir: g.state(), Backing: store, Strict: strict})
 	(&goldenTree{t, v}).change()
 	m := goldenManifest{
 		FormatVersion: info.FormatVersion, KeyMode: mode, Volume: info.ID.String(), Fingerprint: info.Fingerprint,
 		Passphrase: goldenPassphrase, Entries: describe(t, v),
 	}
+	m.Unfinished.Logged = strict
 	archive = g.interrupted(v, store, &m)
 	ok(t, v.Close())
 	manifest, err = json.MarshalIndent(m, "", " ")

@@ -31,6 +31,7 @@ type goldenManifest struct {
 		SHA256  string `json:"sha256"` // of its content when the change is made
 		From    string `json:"from"`   // what an intent of a rename is of
 		To      string `json:"to"`
+		Logged  bool   `json:"logged"` // the slot is of a strict mount
 	} `json:"unfinished"`
 	Entries []goldenEntry `json:"entries"`
 }

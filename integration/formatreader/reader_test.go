@@ -19,6 +19,7 @@ type manifest struct {
 	Passphrase  string `json:"passphrase"`
 	Unfinished  struct {
 		Session, Path, SHA256, From, To string
+		Logged                          bool
 	} `json:"unfinished"`
 	Entries []Entry `json:"entries"`
 }
@@ -102,6 +103,9 @@ func TestTheDocumentIsEnoughToFinishWhatAMountWasInTheMiddleOf(t *testing.T) {
 		changes, intents, err := v.readSlots(m.Unfinished.Session)
 		if err != nil || len(changes) != 1 || len(intents) != 1 {
 			t.Fatalf("%d changes, %d intents, %v", len(changes), len(intents), err)
+		}
+		if (changes[0].flags&32 != 0) != m.Unfinished.Logged {
+			t.Errorf("flags %d, logged %v", changes[0].flags, m.Unfinished.Logged)
 		}
 		n, err := v.make(changes[0])
 		if err != nil {

@@ -2,6 +2,7 @@ package formatreader
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"path"
 	"strings"
@@ -52,8 +53,16 @@ func (v *volume) readSlots(session string) (changes []change, intents []intent, 
 			from, n := little.Uint32(f[8:]), little.Uint32(f[12:])
 			c.segments = append(c.segments, segment{little.Uint64(f), h[page+from : page+from+n]})
 		}
-		if c.flags&32 == 0 && !isZero(h[168:200]) {
-			return nil, nil, fmt.Errorf("slot %d has a digest", i)
+		digest := make([]byte, 32)
+		if c.flags&32 != 0 {
+			sum := sha256.New()
+			for _, s := range c.segments {
+				sum.Write(s.data)
+			}
+			digest = sum.Sum(nil)
+		}
+		if !bytes.Equal(digest, h[168:200]) {
+			return nil, nil, fmt.Errorf("slot %d has digest %x, want %x", i, h[168:200], digest)
 		}
 		changes = append(changes, c)
 	}
