@@ -1,10 +1,12 @@
 package formatreader
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,9 +49,9 @@ func eachGolden(t *testing.T, test func(t *testing.T, v *volume, m *manifest)) {
 	}
 }
 
-func fileOf(t *testing.T, path string) []byte {
+func fileOf(t *testing.T, name string) []byte {
 	t.Helper()
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,8 +79,8 @@ func TestTheDocumentIsEnoughToReadGoldenVolumes(t *testing.T) {
 			}
 			delete(want, e.Path)
 		}
-		for path := range want {
-			t.Errorf("%s is missing", path)
+		for p := range want {
+			t.Errorf("%s is missing", p)
 		}
 		// One of each, or the golden volume tests less than it seems to.
 		for _, feature := range []string{"two bindings", "holes", "no root", "was linked", "rewritten"} {
@@ -133,8 +135,16 @@ func TestTheDocumentIsEnoughToFinishWhatAMountWasInTheMiddleOf(t *testing.T) {
 // TestFilesOfItsOwnAreWhatTheDocumentSays looks at what has no plaintext.
 func TestFilesOfItsOwnAreWhatTheDocumentSays(t *testing.T) {
 	eachGolden(t, func(t *testing.T, v *volume, m *manifest) {
-		if n := v.archive.inodes["backing/.kmsfs"]; n == nil || n.mode != 0o700 {
-			t.Error(".kmsfs is missing, or of another mode")
+		for name, n := range v.archive.inodes {
+			within := name == "backing/.kmsfs" || strings.HasPrefix(name, "backing/.kmsfs/")
+			own := strings.HasSuffix(name, "/.kmsfs.dir") || strings.HasPrefix(path.Base(name), "L.") && strings.HasSuffix(name, ".name")
+			want := map[byte]int64{tar.TypeDir: 0o700, tar.TypeReg: 0o600}[n.kind]
+			if strings.HasPrefix(name, "backing/.kmsfs/sessions/") {
+				want = 0o644
+			}
+			if (within || own) && n.mode != want {
+				t.Errorf("%s has mode %o, want %o", name, n.mode, want)
+			}
 		}
 		for i := range 4 {
 			name := fmt.Sprintf("backing/.kmsfs/reserve.%d", i)
