@@ -30,8 +30,12 @@ func ParseKeyMode(s string) (KeyMode, error) {
 	return "", fmt.Errorf("key mode %q: want %q or %q", s, ModeFile, ModeVolume)
 }
 
-// formatVersion is what volume.json says until the format is frozen as 1.
-const formatVersion = 0
+// formatVersion is the frozen format of docs/FORMAT.md. What versions of kmsfs
+// under development wrote before it says 0.
+const (
+	formatVersion      = 1
+	developmentVersion = 0
+)
 
 // States of a wrapping key in volume.json.
 const (
@@ -115,6 +119,10 @@ func checkFormat(line []byte) error {
 	}
 	if format.Version == nil {
 		return malformedConfig("the first line has no format version")
+	}
+	if *format.Version == developmentVersion {
+		return fmt.Errorf("%s has format version %d, of a volume that a development version of kmsfs made; mount it with that version and copy the files out: %w",
+			configName, developmentVersion, ErrFormat)
 	}
 	if *format.Version != formatVersion {
 		return fmt.Errorf("%s has format version %d, this kmsfs knows %d: %w", configName, *format.Version, formatVersion, ErrFormat)

@@ -41,7 +41,7 @@ func volumeKeyOf(seed byte) *crypto.Key {
 
 func sampleConfig() *Config {
 	return &Config{
-		FormatVersion: 0, ID: crypto.ID{0xab, 15: 1}, Created: time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC), Generation: 7,
+		FormatVersion: 1, ID: crypto.ID{0xab, 15: 1}, Created: time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC), Generation: 7,
 		KeyMode: ModeFile, Features: []string{}, Keys: []ConfigKey{
 			{Provider: "local", KeyID: "arn:aws:kms:local:000000000000:key/1", State: keyActive, Wrapped: []byte("wrapped once")},
 			{Provider: "aws", KeyID: "arn:aws:kms:eu-central-1:123456789012:key/2", State: keyRetiring, Wrapped: []byte("wrapped twice")},
@@ -63,7 +63,7 @@ func sampleLine(t testing.TB) string {
 func TestAConfigurationIsTwoLinesJSONAndItsHMAC(t *testing.T) {
 	vk := volumeKeyOf(1)
 	b := must(sampleConfig().marshal(vk))(t)
-	want := `{"format_version":0,"volume_id":"ab000000000000000000000000000001","created":"2026-03-01T12:30:00Z","generation":7,` +
+	want := `{"format_version":1,"volume_id":"ab000000000000000000000000000001","created":"2026-03-01T12:30:00Z","generation":7,` +
 		`"key_mode":"file","features":[],"keys":[` +
 		`{"provider":"local","key_id":"arn:aws:kms:local:000000000000:key/1","state":"active","wrapped":"d3JhcHBlZCBvbmNl"},` +
 		`{"provider":"aws","key_id":"arn:aws:kms:eu-central-1:123456789012:key/2","state":"retiring","wrapped":"d3JhcHBlZCB0d2ljZQ=="}]}`
@@ -174,14 +174,22 @@ func TestAConfigurationSpelledInAnotherWayIsRefused(t *testing.T) {
 
 func TestConfigurationsOfOtherVersionsAreRefusedByName(t *testing.T) {
 	vk, line := volumeKeyOf(1), sampleLine(t)
-	for _, v := range []string{"1", "-1", "17"} {
+	for _, v := range []string{"0", "2", "-1", "17"} {
 		// The fields of another version may be others.
-		for _, l := range []string{strings.Replace(line, `version":0`, `version":`+v, 1), `{"format_version":` + v + `,"x":{}}`} {
+		for _, l := range []string{strings.Replace(line, `version":1`, `version":`+v, 1), `{"format_version":` + v + `,"x":{}}`} {
 			_, err := parseConfig(configFile(l, vk))
 			if !errors.Is(err, ErrFormat) || errors.Is(err, ErrIntegrity) || !strings.Contains(err.Error(), "version "+v+",") {
 				t.Errorf("version %s: %v", v, err)
 			}
 		}
+	}
+}
+
+func TestAVolumeOfADevelopmentVersionIsRefusedWithWhatToDo(t *testing.T) {
+	line := strings.Replace(sampleLine(t), `version":1`, `version":0`, 1)
+	_, err := parseConfig(configFile(line, volumeKeyOf(1)))
+	if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "development version") || !strings.Contains(err.Error(), "copy the files out") {
+		t.Error(err)
 	}
 }
 
@@ -357,7 +365,7 @@ func FuzzParseConfig(f *testing.F) {
 	one.Keys, one.KeyMode = one.Keys[:1], ModeVolume
 	add(must(one.marshal(vk))(f))
 	add([]byte("{}\n\n"))
-	add(configFile(`{"format_version":0,"format_version":0}`, vk))
+	add(configFile(`{"format_version":1,"format_version":1}`, vk))
 	if good != 2 {
 		f.Fatalf("%d seeds parse", good)
 	}

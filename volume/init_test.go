@@ -68,7 +68,7 @@ func TestInitMakesAVolumeThatOpens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Path != b.dir || info.ID.IsZero() || info.FormatVersion != 0 || !info.Created.Equal(time.Date(2026, 5, 1, 8, 0, 0, 0, time.UTC)) ||
+	if info.Path != b.dir || info.ID.IsZero() || info.FormatVersion != 1 || !info.Created.Equal(time.Date(2026, 5, 1, 8, 0, 0, 0, time.UTC)) ||
 		info.Generation != 1 || info.KeyMode != ModeVolume || len(info.Features) != 0 || !info.Authenticated ||
 		len(info.Keys) != 1 || info.Keys[0] != (KeyInfo{"local", fakeKey, keyActive}) {
 		t.Errorf("info %+v", info)
