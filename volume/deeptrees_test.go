@@ -18,7 +18,7 @@ import (
 // be the most.
 
 // deepDepths are more than there are descriptors, and paths longer than are told.
-var deepDepths = []int{200, 400, 600}
+var deepDepths = []int{150, 300, 900}
 
 // few lets hardly any descriptors be open at once.
 func few(o *Options) { o.MaxDescriptors = 16 }
@@ -140,8 +140,9 @@ func TestWhatIsDoneToADeepTreeCostsNoMoreForBeingDeep(t *testing.T) {
 			linear := func(what string, of func(cost) uint64) {
 				a, b, c := of(costs[0]), of(costs[1]), of(costs[2])
 				t.Logf("%s for %d directories within each other: %d, %d, %d", what, deepDepths, a, b, c)
-				// Were it for each what is above it, the second step would cost 5/3 of the first.
-				if 10*(c-b) > 12*(b-a) {
+				// The second step is four times the first. Were it for each what is above it, it would cost 10.7 times as much.
+				// What is between is left to garbage collection, pools and who comes first.
+				if c-b > 7*(b-a) {
 					t.Errorf("%s grow: %d, then %d, then %d", what, a, b, c)
 				}
 			}
@@ -153,8 +154,7 @@ func TestWhatIsDoneToADeepTreeCostsNoMoreForBeingDeep(t *testing.T) {
 
 // useTree goes down a tree and does in each directory what programs do.
 func useTree(t *testing.T, v *Volume) {
-	for n, next := v.Root(), v.Root(); n != nil; n = next {
-		next = nil
+	for n, next := v.Root(), (*Node)(nil); n != nil; n, next = next, nil {
 		for _, name := range list(t, n) {
 			child := lookup(t, n, name)
 			if _, err := child.Attr(); err != nil {
