@@ -49,7 +49,7 @@ type attendant struct {
 	log        *slog.Logger
 	server     *control.Server // nil if there is none
 	changing   sync.Mutex      // by who locks or unlocks; others do not wait
-	profiling  sync.Mutex      // by who has a profile made; others do not wait
+	profiling  chan struct{}   // holds one of who has a profile made; others wait for profilePatience
 }
 
 // attend begins to answer. A mount can do without: nobody can ask it then.

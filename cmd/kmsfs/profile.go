@@ -63,7 +63,8 @@ const (
 
 	defaultProfileTime = 10 * time.Second
 	maxProfileTime     = 5 * time.Minute
-	profileChunk       = 256 << 10 // bytes in a message
+	profilePatience    = 2 * time.Second // with another profile that is being made
+	profileChunk       = 256 << 10       // bytes in a message
 )
 
 func nowOf(name string) func(context.Context, io.Writer, time.Duration) error {
@@ -198,10 +199,12 @@ func (t *attendant) profileFor(ctx context.Context, c *control.Conn, r controlRe
 	if err != nil {
 		return err
 	}
-	if !t.profiling.TryLock() {
+	select {
+	case t.profiling <- struct{}{}:
+	case <-time.After(profilePatience):
 		return errors.New("another profile is being made")
 	}
-	defer t.profiling.Unlock()
+	defer func() { <-t.profiling }()
 	ctx, stop := whileConnected(ctx, c)
 	var profile bytes.Buffer
 	err = kind.make(ctx, &profile, wish.time)

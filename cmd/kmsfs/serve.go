@@ -56,7 +56,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	defer func() { p.finish(err) }()
 	t := attendant{
 		request: r, volume: v, mount: m, keys: keys, passphrase: asked, meter: &meter,
-		since: time.Now().UTC().Truncate(time.Second), log: log,
+		since: time.Now().UTC().Truncate(time.Second), profiling: make(chan struct{}, 1), log: log,
 	}
 	t.attend()
 	if err = ready(); err == nil {
