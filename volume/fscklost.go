@@ -68,7 +68,10 @@ func (c *fsck) settleLost(ctx context.Context) error {
 			break
 		}
 		if look {
-			group.Go(func() error { return w.file(gctx, e) })
+			// One after the other: several may be names of one file.
+			if err = w.file(gctx, e); err != nil {
+				break
+			}
 		}
 	}
 	return errors.Join(group.Wait(), err)

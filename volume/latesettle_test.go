@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -81,17 +82,16 @@ func TestACheckAfterAPowerCutSettlesNothingWhereADirectoryCannotBeRead(t *testin
 	k := &tap{Backing: System{}, through: idle}
 	v = b.open(withTap(k))
 	for _, name := range []string{recordName, longName} {
-		failed := false
+		var failed atomic.Bool
 		k.turn(func(c call, do func(int) error) error {
-			if c.op == "statx" && !failed && (c.name == name || name == longName && isLongNameFile(c.name)) {
-				failed = true
+			if c.op == "statx" && (c.name == name || name == longName && isLongNameFile(c.name)) && !failed.Swap(true) {
 				return unix.EIO
 			}
 			return idle(c, do)
 		})
 		r, err := v.Settle(t.Context())
-		if err != nil || r.Complete || v.settled.Load() || !failed {
-			t.Errorf("%s: failed %v, %v, complete %v, settled %v", name, failed, err, r.Complete, v.settled.Load())
+		if err != nil || r.Complete || v.settled.Load() || !failed.Load() {
+			t.Errorf("%s: failed %v, %v, complete %v, settled %v", name, failed.Load(), err, r.Complete, v.settled.Load())
 		}
 	}
 	k.turn(idle)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -43,9 +44,14 @@ func armedChanges(t testing.TB, b *bench, v *Volume, k *tap, n *Node, dos ...fun
 	path, slots := b.backingFile(n), filepath.Join(b.dir, metaDir, "redo", v.session.id.String())
 	for _, do := range dos {
 		c := armedChange{before: readPath(t, path), old: readAll(t, n)}
+		var mu sync.Mutex // sidecars are written ahead meanwhile
 		k.turn(func(call call, do func(int) error) error {
-			if call.op == "pwrite" && c.slot == nil {
-				c.slot = readPath(t, slots)[:slotSize]
+			if call.op == "pwrite" {
+				mu.Lock()
+				if slot := readPath(t, slots)[:slotSize]; c.slot == nil && [4]byte(slot) != [4]byte{} {
+					c.slot = slot
+				}
+				mu.Unlock()
 			}
 			return do(call.bytes)
 		})
