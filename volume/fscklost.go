@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"kmsfs/crypto"
@@ -58,23 +57,17 @@ func (c *fsck) settleLost(ctx context.Context) error {
 	// Which of a file's names was come upon first is chance.
 	slices.SortFunc(c.lost, func(a, b *fsckEntry) int { return strings.Compare(a.path(), b.path()) })
 	tries := maxIDTries
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(keysAtOnce)
-	w := fsckWalk{fsck: c, group: group}
-	var err error
+	w := fsckWalk{fsck: c}
 	for _, e := range c.lost {
-		var look bool
-		if look, err = c.settleID(gctx, e, unused, &tries); err != nil {
-			break
+		look, err := c.settleID(ctx, e, unused, &tries)
+		if err == nil && look {
+			err = w.file(ctx, e) // one after the other: several may be names of one file
 		}
-		if look {
-			// One after the other: several may be names of one file.
-			if err = w.file(gctx, e); err != nil {
-				break
-			}
+		if err != nil {
+			return err
 		}
 	}
-	return errors.Join(group.Wait(), err)
+	return nil
 }
 
 // settleID looks for the ID of one file, and puts it back. It tells whether there is
