@@ -144,9 +144,6 @@ func (c *fsck) renewDir(ctx context.Context, e *fsckEntry) (note string, err err
 	if c.setAside(f, e); !e.aside {
 		return "", errors.New(f.Note)
 	}
-	for _, s := range e.spoiled {
-		s.repaired("%s", f.Note)
-	}
 	if err := e.dir.Rename(beside.plain, e.dir, e.plain, RenameNoReplace); err != nil {
 		return "", err
 	}

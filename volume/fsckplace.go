@@ -265,6 +265,11 @@ func (e *fsckEntry) move(aim func(*move) error) error {
 		if err := f.believe(); err != nil {
 			return err
 		}
+		if e.nlink > 1 { // bound to this name only, its others would be wrong
+			if err := e.node.markLinked(); err != nil {
+				return err
+			}
+		}
 	}
 	if err := aim(&m); err != nil {
 		return err

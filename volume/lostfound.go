@@ -108,6 +108,11 @@ func (c *fsck) setAside(f *Finding, e *fsckEntry) {
 		e.node.Forget()
 	}
 	f.mended(err, "nobody can read it; it is set aside in %s", where)
+	for _, s := range e.spoiled {
+		if e.aside {
+			s.repaired("%s", f.Note)
+		}
+	}
 }
 
 // lostUses tells which file IDs and link targets what was set aside needs, and
