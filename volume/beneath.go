@@ -1,6 +1,9 @@
 package volume
 
 import (
+	"errors"
+	"fmt"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -11,9 +14,16 @@ type beneath struct {
 	backing Backing
 	// visit is told of each entry, and says whether to go into it.
 	visit func(dirfd int, e dirent, depth int) (into bool, err error)
-	// closed is told of a directory that cannot be gone into; nil goes on.
+	// closed is told of a directory that cannot be gone into; nil goes on. Where it
+	// is errNoWayBack, all that is left ends with that.
 	closed func(err error) error
 }
+
+// errNoWayBack: a directory was moved meanwhile, or its owner may not look above it.
+var errNoWayBack = errors.New("the directory above cannot be gone back to")
+
+// errFound ends a walk that was to find something.
+var errFound = errors.New("found")
 
 // beneathLevel is a directory that is being gone through.
 type beneathLevel struct {
@@ -47,7 +57,7 @@ func (b *beneath) walk(dirfd int) error {
 			default:
 				up, err := openSame(b.backing, fd, "..", levels[last-1].key)
 				if err != nil {
-					return b.closed(err) // and all that was left above it
+					return b.closed(fmt.Errorf("%w: %w", errNoWayBack, err))
 				}
 				leave(up)
 			}

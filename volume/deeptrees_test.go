@@ -302,3 +302,39 @@ func TestOfALongPathTheEndIsTold(t *testing.T) {
 	}
 	in.done()
 }
+
+// What a killed mount was about to change is found wherever it is by now, with few
+// descriptors.
+func TestWhatIsSoughtInTheWholeTreeIsFoundHoweverDeep(t *testing.T) {
+	b := newBenchIn(t, fastPlace(t), ModeVolume, newFakeKMS())
+	k := &openCount{}
+	v := b.open(few, func(o *Options) { o.Backing = k })
+	n := v.Root()
+	for i := range 2200 {
+		var err error
+		if n, _, err = n.Mkdir("d", 0o700, Owner{}); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	file := createFile(t, n, "file", pattern(100, 1))
+	id, err := file.xattrID()
+	ok(t, err)
+	before := k.reset()
+	fd, err := v.searchChanged(&change{ino: file.key.ino, file: id}, unix.O_RDWR)
+	if err != nil {
+		t.Fatalf("a file far down: %v", err)
+	}
+	ok(t, k.Close(fd))
+	if found, err := v.searchDir(n.key.ino); err != nil || found != n {
+		t.Errorf("a directory far down: %v, %v", found, err)
+	}
+	if got := k.most() - before; got > 20 {
+		t.Errorf("%d descriptors more are open at once", got)
+	}
+	if _, err := v.searchChanged(&change{ino: 1, file: id}, unix.O_RDWR); err != unix.ENOENT {
+		t.Errorf("a file that is gone: %v", err)
+	}
+	if _, err := v.searchDir(1); err != unix.ENOENT {
+		t.Errorf("a directory that is gone: %v", err)
+	}
+}

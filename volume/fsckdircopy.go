@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -181,10 +182,46 @@ func (e *fsckEntry) gatheredFor() (string, bool) {
 	was := fsckEntry{plain: e.plain[:at]}
 	to, err := e.dir.encode(was.plain)
 	if was.backing = to.backing; err != nil || was.nameBeside() != e.plain {
-		return "", false
+		if len(e.plain) <= MaxName-utf8.UTFMax {
+			return "", false
+		}
+		// Its name was cut: the whole one is with what was set aside.
+		if was.plain, err = e.node.vol.asideBeside(e); err != nil {
+			return "", false
+		}
 	}
 	_, err = e.dir.fsckEntry(was.plain)
 	return was.plain, err == unix.ENOENT
+}
+
+// asideBeside is the name of the copy in lost+found beside which directory e was made.
+func (v *Volume) asideBeside(e *fsckEntry) (name string, err error) {
+	id, err := e.dir.dirID()
+	if err != nil {
+		return "", err
+	}
+	lost, err := v.openLostFound()
+	if err != nil {
+		return "", err
+	}
+	defer v.backing.Close(lost)
+	b := beneath{backing: v.backing, closed: func(error) error { return nil }}
+	b.visit = func(dirfd int, entry dirent, depth int) (into bool, err error) {
+		if depth == 1 && isLongName(entry.name) {
+			was := fsckEntry{backing: entry.name}
+			if was.plain, err = v.decode(id, dirfd, entry.name); err == nil && was.nameBeside() == e.plain {
+				name = was.plain
+				return false, errFound
+			}
+		}
+		return depth == 0, nil
+	}
+	if err = b.walk(lost); err == errFound {
+		err = nil
+	} else {
+		err = cmp.Or(err, error(unix.ENOENT))
+	}
+	return name, err
 }
 
 const besideMark = ".copy-"
@@ -193,7 +230,7 @@ const besideMark = ".copy-"
 // whenever a repair is begun.
 func (e *fsckEntry) nameBeside() string {
 	suffix := besideMark + strings.TrimPrefix(brokenName(e.backing), brokenPrefix)[:8]
-	return e.plain[:min(len(e.plain), MaxName-len(suffix))] + suffix
+	return withSuffix(e.plain, suffix)
 }
 
 // isBegun tells whether entries of the copy were gathered before. An error says

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -174,5 +175,62 @@ func TestWhatCannotBeReadOfACopiedDirectoryIsSetAside(t *testing.T) {
 	}
 	if !found {
 		t.Error("the damaged attribute is gone")
+	}
+}
+
+// Where the names of both would be too long, the copy's is cut beside it, and it has
+// the whole one again wherever a repair was interrupted.
+func TestACopyWhoseNameIsCutGetsItBack(t *testing.T) {
+	b := newBench(t, ModeVolume)
+	b.store = &tap{Backing: System{}, through: idle}
+	v := b.open()
+	long := strings.Repeat("ü", 120) + "x" + strings.Repeat("ü", 7) // 255 bytes
+	original, _, err := v.Root().Mkdir("zz", 0o755, Owner{})
+	ok(t, err)
+	createFile(t, original, "file", pattern(5000, 1))
+	ok(t, original.Setxattr("user.name", []byte("value"), 0))
+	place := b.backingFile(createFile(t, v.Root(), long, nil))
+	from := b.backingFile(original)
+	b.close(v)
+	ok(t, os.Remove(place))
+	copyTree(t, from, place)
+	for name := range xattrsOf(t, place) {
+		ok(t, unix.Setxattr(place, name, []byte("nonsense, but long enough for a nonce and a tag"), 0))
+	}
+	saved := b.save()
+
+	gathered := 0
+	for _, i := range interruptions(t, b) {
+		b.load(saved)
+		if i.how != afterChange || !interrupt(b, i) {
+			continue
+		}
+		v := b.open(func(o *Options) { o.ReadOnly = true })
+		for _, name := range list(t, v.Root()) {
+			if strings.Contains(name, besideMark) {
+				gathered++
+				if !utf8.ValidString(name) || len(name) > MaxName {
+					t.Errorf("%v: beside it is %q", i, name)
+				}
+			}
+		}
+		b.close(v)
+		r := b.mustFsck(FsckOptions{Repair: true})
+		if again := b.mustFsck(FsckOptions{Repair: true}); r.Remaining != 0 || len(again.Findings) != 0 {
+			t.Errorf("%v: the next repairs find:%s\nand:%s", i, show(r), show(again))
+		}
+		v = b.open()
+		if got := list(t, v.Root()); !slices.Equal(got, []string{"zz", long}) && !slices.Equal(got, []string{long, "zz"}) {
+			t.Fatalf("%v: %q, after a repair:%s", i, got, show(r))
+		}
+		for _, name := range []string{"zz", long} {
+			if got := readAll(t, lookup(t, lookup(t, v.Root(), name), "file")); !slices.Equal(got, pattern(5000, 1)) {
+				t.Errorf("%v: the content in %q is another", i, name)
+			}
+		}
+		b.close(v)
+	}
+	if gathered < 5 {
+		t.Errorf("after %d interruptions something stood beside the copy", gathered)
 	}
 }

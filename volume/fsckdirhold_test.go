@@ -94,3 +94,54 @@ func (b *bench) besides(t *testing.T) string {
 	}
 	return ""
 }
+
+// What a read error keeps from a name is not set aside with the old directory.
+func TestACopyWaitsForWhatIsToBeNamedInIt(t *testing.T) {
+	b := newBenchIn(t, fastPlace(t), ModeVolume, newFakeKMS())
+	b.store = &tap{Backing: System{}, through: idle}
+	intact, at := b.furnished()
+	copiedBeforeItself.do(t, b, at)
+	nameless := filepath.Base(at("dir/read only")) + "A"
+	ok(t, os.Rename(filepath.Join(at("big"), filepath.Base(at("dir/read only"))), filepath.Join(at("big"), nameless)))
+	b.close(b.open())
+	saved := b.save()
+	wantNamed := func() {
+		t.Helper()
+		if lost, _ := filepath.Glob(filepath.Join(b.dir, metaDir, lostFoundDir, "*", nameless)); len(lost) != 0 {
+			t.Errorf("it is in %q", lost)
+		}
+	}
+
+	_, calls := b.blindRepair(0)
+	wantNamed()
+	waited := 0
+	for n, made := range calls {
+		if made.name != nameless {
+			continue
+		}
+		b.load(saved)
+		r, _ := b.blindRepair(n + 1)
+		wantNamed()
+		for _, f := range r.Findings {
+			if f.Kind == FindingName && strings.HasPrefix(f.Path, "big/") && !f.Repaired {
+				waited++
+			}
+		}
+		b.mustFsck(FsckOptions{Repair: true})
+		if again := b.mustFsck(FsckOptions{Repair: true}); len(again.Findings) != 0 {
+			t.Errorf("the next repair finds:%s", show(again))
+		}
+		got := 0
+		for p, content := range b.seenContents() {
+			if strings.HasPrefix(p, "big/") && content == intact["dir/read only"] {
+				got++
+			}
+		}
+		if wantNamed(); got != 1 || t.Failed() {
+			t.Fatalf("call %d, %+v: it is there %d times; the repair:%s", n+1, made, got, show(r))
+		}
+	}
+	if waited == 0 {
+		t.Error("no read error kept it from its name")
+	}
+}

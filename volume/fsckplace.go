@@ -221,7 +221,9 @@ func (c *fsck) named(e *fsckEntry) error {
 		return nil
 	}
 	name, err := c.rename(e)
-	f.mended(err, "it is named %q now", name)
+	if f.mended(err, "it is named %q now", name); err != nil && !errors.Is(err, ErrIntegrity) {
+		c.hold(e, err) // it would be set aside with what is around it
+	}
 	return nil
 }
 
@@ -307,7 +309,7 @@ func (e *fsckEntry) freeName(m *move) (string, error) {
 		name := "recovered." + sum + suffix
 		if base, ok := e.beginning(m.from.dirID); ok {
 			suffix = ".conflict-" + sum[:8] + suffix
-			name = base[:min(len(base), MaxName-len(suffix))] + suffix
+			name = withSuffix(base, suffix)
 		}
 		if err := m.aim(e.dir, name); err != unix.EEXIST {
 			return name, err

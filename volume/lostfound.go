@@ -77,6 +77,16 @@ func (v *Volume) setAside(dirfd int, name, backing string) (where string, err er
 		return "", err
 	}
 	defer v.backing.Close(fd)
+	if isLongName(name) {
+		// A copy first: if this ends between the two, it still has its name.
+		b, err := readSmall(v.backing, dirfd, name+crypto.LongSuffix, maxLongName)
+		if err == nil {
+			err = writeNew(v.backing, fd, name+crypto.LongSuffix, 0o600, b)
+		}
+		if isStoreError(err) {
+			return "", fmt.Errorf("copy its long name to %s: %w", where, err)
+		}
+	}
 	if err := v.backing.Renameat2(dirfd, name, fd, name, 0); err != nil {
 		return "", fmt.Errorf("move it to %s: %w", where, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +22,19 @@ const brokenPrefix = "kmsfs-broken."
 func brokenName(backing string) string {
 	sum := sha256.Sum256([]byte(backing))
 	return brokenPrefix + hex.EncodeToString(sum[:8])
+}
+
+// withSuffix puts something behind a name, of which the end goes, characters as
+// wholes, where both would be too long.
+func withSuffix(name, suffix string) string {
+	end := min(len(name), MaxName-len(suffix))
+	for cut := 0; end < len(name) && cut < utf8.UTFMax; cut++ {
+		if utf8.RuneStart(name[end-cut]) {
+			end -= cut
+			break
+		}
+	}
+	return name[:end] + suffix
 }
 
 // entryName is a plaintext name and how the backing directory spells it.

@@ -201,7 +201,7 @@ func (v *Volume) findChanged(c *change) (int, error) {
 			return fd, err
 		}
 	}
-	return v.searchChanged(v.rootDesc.fd, c, flags, 0)
+	return v.searchChanged(c, flags)
 }
 
 // openBeneath opens a change's path one component at a time.
@@ -292,35 +292,33 @@ func (v *Volume) armSpare(fd int, session crypto.ID, key *crypto.Key, c *change)
 	return nil
 }
 
-const maxSearchDepth = 2048
-
 // searchChanged looks for the change's inode in the whole tree.
-func (v *Volume) searchChanged(dirfd int, c *change, flags, depth int) (int, error) {
-	if depth > maxSearchDepth {
-		return -1, unix.ENOENT
-	}
-	entries, err := v.listBacking(dirfd)
-	if err != nil {
-		return -1, err
-	}
-	for _, e := range entries {
+func (v *Volume) searchChanged(c *change, flags int) (fd int, err error) {
+	fd = -1
+	b := beneath{backing: v.backing}
+	b.visit = func(dirfd int, e dirent, depth int) (into bool, err error) {
 		if e.ino == c.ino {
-			if fd, err := v.openChanged(dirfd, e.name, c, flags); !errors.Is(err, unix.ENOENT) {
-				return fd, err
+			if fd, err = v.openChanged(dirfd, e.name, c, flags); err == nil {
+				err = errFound
+			}
+			if !errors.Is(err, unix.ENOENT) {
+				return false, err
 			}
 		}
-		if e.kind != unix.S_IFDIR || (depth == 0 && e.name == metaDir) {
-			continue
-		}
-		sub, err := v.backing.Openat(dirfd, e.name, unix.O_PATH|unix.O_DIRECTORY, 0)
-		if err != nil {
-			continue
-		}
-		fd, err := v.searchChanged(sub, c, flags, depth+1)
-		v.backing.Close(sub)
-		if !errors.Is(err, unix.ENOENT) {
-			return fd, err
-		}
+		return e.kind == unix.S_IFDIR && (depth > 0 || e.name != metaDir), nil
 	}
-	return -1, unix.ENOENT
+	b.closed = func(err error) error {
+		if isStoreError(err) || errors.Is(err, errNoWayBack) {
+			return err // it may be there
+		}
+		return nil
+	}
+	switch err := b.walk(v.rootDesc.fd); err {
+	case errFound:
+		return fd, nil
+	case nil:
+		return -1, unix.ENOENT
+	default:
+		return -1, err
+	}
 }

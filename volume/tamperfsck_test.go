@@ -17,9 +17,13 @@ type checked struct {
 	wrong    []string
 }
 
+// alwaysChecked lists manipulations by kind and column that repairs once made worse,
+// or did not bring to an end.
+var alwaysChecked = []string{"symlink, replaced by another volume's", "data file, hard link planted"}
+
 // isChecked tells whether fsck is run after the n-th manipulation.
 func (m *manipulation) isChecked(n int) bool {
-	return n%*tamperFsck == 0 || slices.Contains(forFsck, m.row)
+	return n%*tamperFsck == 0 || slices.Contains(forFsck, m.row) || slices.Contains(alwaysChecked, m.kind+", "+m.how)
 }
 
 // check has the manipulated volume checked and repaired, and then puts all of it

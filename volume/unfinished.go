@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 
@@ -168,38 +169,43 @@ func (v *Volume) findDir(e entryAt) (*Node, error) {
 	if v.root.key.ino == e.dir {
 		return v.root, nil
 	}
-	return v.searchDir(v.root, e.dir, 0)
+	return v.searchDir(e.dir)
 }
 
-func (v *Volume) searchDir(n *Node, ino uint64, depth int) (*Node, error) {
-	if depth > maxSearchDepth {
-		return nil, unix.ENOENT
-	}
-	d, err := n.use()
-	if err != nil {
-		return nil, err
-	}
-	defer d.release()
-	entries, err := n.listInside(d)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if n.isOwn(e.name) || e.kind != unix.S_IFDIR {
-			continue
+// searchDir looks for a directory in the whole tree.
+func (v *Volume) searchDir(ino uint64) (*Node, error) {
+	var names []string // of those that lead to it
+	b := beneath{backing: v.backing}
+	b.visit = func(_ int, e dirent, depth int) (into bool, err error) {
+		if e.kind != unix.S_IFDIR || depth == 0 && e.name == metaDir {
+			return false, nil
 		}
-		child := n.entryNode(d, e.name)
-		if child == nil {
-			continue
+		if names = append(names[:depth], e.name); e.ino == ino {
+			return false, errFound
 		}
-		if child.key.ino == ino {
-			return child, nil
+		return true, nil
+	}
+	b.closed = func(err error) error {
+		if isStoreError(err) && !errors.Is(err, unix.EACCES) || errors.Is(err, errNoWayBack) {
+			return err // it may be there
 		}
-		if found, err := v.searchDir(child, ino, depth+1); err == nil {
-			return found, nil
+		return nil
+	}
+	if err := b.walk(v.rootDesc.fd); err != errFound {
+		return nil, cmp.Or(err, error(unix.ENOENT))
+	}
+	n := v.root
+	for _, name := range names {
+		d, err := n.use()
+		if err != nil {
+			return nil, err
+		}
+		n = n.entryNode(d, name)
+		if d.release(); n == nil {
+			return nil, unix.ENOENT
 		}
 	}
-	return nil, unix.ENOENT
+	return n, nil
 }
 
 // undoCreate removes a file that nobody was told of, with its sidecar. What else

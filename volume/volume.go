@@ -51,6 +51,8 @@ type Volume struct {
 	ctx         context.Context       // ends when the volume is closed
 	cancel      context.CancelFunc
 	tasks       sync.WaitGroup // that run until then
+	closing     sync.Once
+	closed      error // what Close returned
 
 	*volumeKeys // nil while the volume is locked; only who is inside the gate may look
 	custody     custody
@@ -319,8 +321,14 @@ func (v *Volume) Fingerprint() string {
 func (v *Volume) ReadOnly() bool { return v.readOnly }
 
 // Close ends all use of the volume: everything is made durable, the session is
-// ended cleanly and the keys are wiped. Nodes must not be used afterwards.
+// ended cleanly and the keys are wiped. Nodes must not be used afterwards. Called
+// again it does nothing, and returns what it did the first time.
 func (v *Volume) Close() error {
+	v.closing.Do(func() { v.closed = v.close() })
+	return v.closed
+}
+
+func (v *Volume) close() error {
 	v.cancel()
 	v.tasks.Wait()
 	var errs []error
