@@ -222,7 +222,7 @@ func (c *fsck) named(e *fsckEntry) error {
 	}
 	name, err := c.rename(e)
 	if f.mended(err, "it is named %q now", name); err != nil && !errors.Is(err, ErrIntegrity) {
-		c.hold(e, err) // it would be set aside with what is around it
+		c.hold(e, err) // what is around it cannot be settled before
 	}
 	return nil
 }
