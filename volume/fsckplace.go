@@ -17,7 +17,7 @@ import (
 // else there is: entries whose names do not decrypt, copies that a sync tool or
 // somebody else made, and what was only moved.
 func (c *fsck) settlePlaces(ctx context.Context) error {
-	c.followAside()
+	c.followNames()
 	for _, e := range c.nameless {
 		if err := c.named(e); err != nil {
 			return err
@@ -64,17 +64,18 @@ func (c *fsck) settlePlace(e *fsckEntry) {
 	}
 }
 
-// followAside sets the further names of files aside that were.
-func (c *fsck) followAside() {
+// followNames says of the further names of files what was found out by the first:
+// that nobody can read them, and sets them aside where that was.
+func (c *fsck) followNames() {
 	for _, same := range c.files {
 		for _, first := range same {
-			if !first.aside {
-				continue
-			}
 			for _, e := range first.others {
-				f := c.find(FindingRecord, e, "it is another name of %q", first.path())
-				c.setAside(f, e)
-				e.aside = f.Repaired
+				e.keyless = first.keyless
+				if first.aside {
+					f := c.find(FindingRecord, e, "it is another name of %q", first.path())
+					c.setAside(f, e)
+					e.aside = f.Repaired
+				}
 			}
 		}
 	}
