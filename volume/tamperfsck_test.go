@@ -17,8 +17,8 @@ type checked struct {
 	wrong    []string
 }
 
-// alwaysChecked lists manipulations by kind and column that repairs once made worse,
-// or did not bring to an end.
+// alwaysChecked lists manipulations, by kind and column, after which one repair once
+// was not enough.
 var alwaysChecked = []string{"symlink, replaced by another volume's", "data file, hard link planted"}
 
 // isChecked tells whether fsck is run after the n-th manipulation.
