@@ -33,6 +33,7 @@ type goldenManifest struct {
 		To      string `json:"to"`
 		Logged  bool   `json:"logged"` // the slot is of a strict mount
 	} `json:"unfinished"`
+	Rotated *goldenRotated `json:"rotated,omitempty"` // of that kind alone
 	Entries []goldenEntry `json:"entries"`
 }
 
