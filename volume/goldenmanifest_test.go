@@ -34,7 +34,7 @@ type goldenManifest struct {
 		Logged  bool   `json:"logged"` // the slot is of a strict mount
 	} `json:"unfinished"`
 	Rotated *goldenRotated `json:"rotated,omitempty"` // of that kind alone
-	Entries []goldenEntry `json:"entries"`
+	Entries []goldenEntry  `json:"entries"`
 }
 
 type goldenEntry struct {
