@@ -59,7 +59,7 @@ func goldenStops() []goldenStop {
 		}, third, false},
 		{writing("content/overwritten", blk, 100), data, false},
 		{writing("content/appended", 100, blk+50), data, true},
-		{cutting("content/cut", 7), to("ftruncate"), true},
+		{cutting("content/cut", 7), to("ftruncate"), false},
 		{allocating("content/punched", 0, blk, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE), data, true},
 		{renaming("names/stays", "elsewhere/went", 0), data, false},
 		{renaming("names/goes", "elsewhere/goes", 0), to("renameat2"), true},
