@@ -33,10 +33,12 @@ type goldenPlace struct {
 	t     *testing.T
 	place string
 	fresh string // a state directory that knows nothing
+	// inodes are the numbers of unpacked files, by those that they had.
+	inodes map[uint64]uint64
 }
 
 func newGoldenPlace(t *testing.T) *goldenPlace {
-	return &goldenPlace{t, t.TempDir(), filepath.Join(t.TempDir(), "state")}
+	return &goldenPlace{t: t, place: t.TempDir(), fresh: filepath.Join(t.TempDir(), "state")}
 }
 
 func (g *goldenPlace) backing() string  { return filepath.Join(g.place, "backing") }
@@ -95,21 +97,27 @@ func TestMakeGoldenVolumes(t *testing.T) {
 				t.Skip("devices need mknod(2): run as root")
 			}
 			archive, manifest := makeGolden(t, mode)
-			if len(archive) > 300<<10 {
-				t.Errorf("an archive of %d bytes is too large for the repository", len(archive))
-			}
-			if *goldenMake == "" {
-				return
-			}
-			base := filepath.Join(goldenDir, *goldenMake+"-"+string(mode))
-			for name, b := range map[string][]byte{base + ".tar.gz": archive, base + ".json": manifest} {
-				f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-				ok(t, err)
-				_, err = f.Write(b)
-				ok(t, err)
-				ok(t, f.Close())
-			}
+			keepGolden(t, string(mode), 300<<10, archive, manifest)
 		})
+	}
+}
+
+// keepGolden puts a golden volume into the repository, if it is to.
+func keepGolden(t *testing.T, of string, most int, archive, manifest []byte) {
+	t.Helper()
+	if len(archive) > most {
+		t.Errorf("an archive of %d bytes is too large for the repository", len(archive))
+	}
+	if *goldenMake == "" || t.Failed() {
+		return
+	}
+	base := filepath.Join(goldenDir, *goldenMake+"-"+of)
+	for name, b := range map[string][]byte{base + ".tar.gz": archive, base + ".json": manifest} {
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		ok(t, err)
+		_, err = f.Write(b)
+		ok(t, err)
+		ok(t, f.Close())
 	}
 }
 

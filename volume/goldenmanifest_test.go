@@ -33,7 +33,8 @@ type goldenManifest struct {
 		To      string `json:"to"`
 		Logged  bool   `json:"logged"` // the slot is of a strict mount
 	} `json:"unfinished"`
-	Entries []goldenEntry `json:"entries"`
+	Rotated *goldenRotated `json:"rotated,omitempty"` // of that kind alone
+	Entries []goldenEntry  `json:"entries"`
 }
 
 type goldenEntry struct {

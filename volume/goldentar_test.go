@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 const (
 	tarXattr  = "SCHILY.xattr."
 	tarSocket = "KMSFS.socket"
+	tarInode  = "KMSFS.inode" // number of what slots and intents name
 )
 
 // packTar writes all below place to w. edit gives the content that a file has in the
@@ -82,6 +84,7 @@ func tarHeader(t *testing.T, path, name string, st *unix.Stat_t) (h *tar.Header,
 		}
 		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
 	}
+	h.PAXRecords[tarInode] = strconv.FormatUint(st.Ino, 10)
 	for name, value := range storedXattrs(t, path) {
 		h.PAXRecords[tarXattr+name] = string(value)
 	}
@@ -103,9 +106,11 @@ func storedXattrs(t *testing.T, path string) map[string][]byte {
 }
 
 // unpackTar makes below place what r has. Without root it leaves out what needs it:
-// devices, and attributes of the namespace trusted.
-func unpackTar(t *testing.T, r io.Reader, place string) {
+// devices, and attributes of the namespace trusted. It returns the inode numbers that
+// things have now, by those that they had, of an archive that tells them.
+func unpackTar(t *testing.T, r io.Reader, place string) (inodes map[uint64]uint64) {
 	t.Helper()
+	inodes = make(map[uint64]uint64)
 	zip, err := gzip.NewReader(r)
 	ok(t, err)
 	in := tar.NewReader(zip)
@@ -119,6 +124,11 @@ func unpackTar(t *testing.T, r io.Reader, place string) {
 		path := filepath.Join(place, h.Name)
 		if !unpackEntry(t, in, h, place, path) {
 			continue
+		}
+		if was, err := strconv.ParseUint(h.PAXRecords[tarInode], 10, 64); err == nil {
+			var st unix.Stat_t
+			ok(t, unix.Lstat(path, &st))
+			inodes[was] = st.Ino
 		}
 		for record, value := range h.PAXRecords {
 			name, isXattr := strings.CutPrefix(record, tarXattr)
@@ -141,6 +151,7 @@ func unpackTar(t *testing.T, r io.Reader, place string) {
 			_ = os.Chmod(filepath.Join(place, h.Name), 0o700)
 		}
 	})
+	return inodes
 }
 
 // unpackEntry makes one entry, and tells whether it has its own status.

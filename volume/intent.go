@@ -129,10 +129,16 @@ type unsettledIntents struct {
 }
 
 // add tells whether there was room: others need slots, too.
-func (u *unsettledIntents) add(a *armedIntent) bool {
+func (u *unsettledIntents) add(a *armedIntent) bool { return u.addUpTo(a, maxIntents/2) }
+
+// inherit adds what a killed mount had under way, however much that is: nobody else
+// needs slots before it is settled.
+func (u *unsettledIntents) inherit(a *armedIntent) { _ = u.addUpTo(a, maxIntents) }
+
+func (u *unsettledIntents) addUpTo(a *armedIntent, most int) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.list) >= maxIntents/2 {
+	if len(u.list) >= most {
 		return false
 	}
 	if a.slot != nil {

@@ -56,9 +56,7 @@ func (v *Volume) beginWriting(o Options) error {
 		return err
 	}
 	for _, in := range open {
-		a := v.arm(*in)
-		a.left = true
-		a.done()
+		v.unsettled.inherit(v.arm(*in))
 	}
 	err = v.withRoom(func() (err error) {
 		v.host, err = v.hosts.begin(v.id, id, boot)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -21,6 +22,7 @@ type inode struct {
 	major, minor int64
 	xattrs       map[string]string
 	names        int
+	number       uint64 // of the inode where it was packed; 0 if not told
 	first        string // the plaintext path that it was seen under first
 }
 
@@ -65,6 +67,7 @@ func readArchive(r io.Reader) (*archive, error) {
 		if h.PAXRecords["KMSFS.socket"] != "" {
 			n.kind = socket
 		}
+		n.number, _ = strconv.ParseUint(h.PAXRecords["KMSFS.inode"], 10, 64)
 		for record, value := range h.PAXRecords {
 			if name, ok := strings.CutPrefix(record, "SCHILY.xattr."); ok {
 				n.xattrs[name] = value
@@ -87,3 +90,23 @@ func (a *archive) file(name string) ([]byte, int64, error) {
 }
 
 func (a *archive) has(dir, name string) bool { return slices.Contains(a.children[dir], name) }
+
+// remove takes an entry out, with all below it.
+func (a *archive) remove(name string) {
+	for _, child := range slices.Clone(a.children[name]) {
+		a.remove(path.Join(name, child))
+	}
+	delete(a.children, name)
+	if n := a.inodes[name]; n != nil {
+		n.names--
+	}
+	delete(a.inodes, name)
+	dir := path.Dir(name)
+	a.children[dir] = slices.DeleteFunc(a.children[dir], func(s string) bool { return s == path.Base(name) })
+}
+
+// add puts an entry in that has nothing below it.
+func (a *archive) add(name string, n *inode) {
+	a.inodes[name] = n
+	a.children[path.Dir(name)] = append(a.children[path.Dir(name)], path.Base(name))
+}

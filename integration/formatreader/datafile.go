@@ -83,8 +83,3 @@ func (v *volume) readContent(b []byte, file id, r record) ([]byte, error) {
 	}
 	return content, nil
 }
-
-// binding is that of a name in a directory.
-func (v *volume) binding(dir id, name string) [16]byte {
-	return [16]byte(mac(derive(v.key, "bind"), dir[:], []byte(name)))
-}

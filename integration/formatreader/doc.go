@@ -8,7 +8,9 @@
 //	keystore.go    wrapped keys: the local KMS's keystore, age
 //	config.go      volume.json
 //	tree.go        directories, names, symlinks, extended attributes
-//	datafile.go    headers, blocks, roots, bindings
+//	datafile.go    headers, blocks, roots
+//	binding.go     bindings A and B
 //	sidecar.go     sidecars
 //	redo.go        redo slots and intents
+//	settle.go      what the next mount makes of them
 package formatreader

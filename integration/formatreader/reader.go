@@ -2,7 +2,6 @@ package formatreader
 
 import (
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 
@@ -37,7 +36,12 @@ type volume struct {
 	siv    *subtle.AESSIV
 
 	files   map[id]*inode
+	dirs    map[string]id     // by path in the archive
+	plain   map[string]string // likewise, the plaintext paths
 	entries []Entry
+	bound   []binding // what has two bindings
+	// sidecars that do not name exactly the active keys
+	older int
 	// what is wrong, and which features of records were there
 	complaints []string
 	features   map[string]bool
@@ -48,7 +52,6 @@ func (v *volume) wrong(where, format string, args ...any) {
 }
 
 func (v *volume) seen(r record) {
-	v.features["two bindings"] = v.features["two bindings"] || r.a != [16]byte{} && r.b != [16]byte{}
 	v.features["holes"] = v.features["holes"] || r.stored < (r.size+4095)/4096
 	v.features["no root"] = v.features["no root"] || r.flags&rootAbsent != 0
 	v.features["was linked"] = v.features["was linked"] || r.flags&wasLinked != 0
@@ -66,13 +69,18 @@ func (v *volume) unwrap(provider, keyID string, wrapped []byte, context map[stri
 	return nil, fmt.Errorf("unknown provider %q", provider)
 }
 
-// read reads a golden volume and all that belongs to it.
-func read(r io.Reader, passphrase string) (*volume, error) {
-	a, err := readArchive(r)
-	if err != nil {
-		return nil, err
+// read reads a volume and all that belongs to it.
+func read(a *archive, passphrase string) (*volume, error) {
+	v, err := begin(a, passphrase)
+	if err == nil {
+		v.root()
 	}
-	v := &volume{archive: a, backing: "backing", files: make(map[id]*inode), features: make(map[string]bool)}
+	return v, err
+}
+
+// begin opens the volume key, and reads nothing else yet.
+func begin(a *archive, passphrase string) (*volume, error) {
+	v := &volume{archive: a, backing: "backing", files: make(map[id]*inode), dirs: make(map[string]id), plain: make(map[string]string), features: make(map[string]bool)}
 	b, _, err := a.file("keystore.json")
 	if err != nil {
 		return nil, err
@@ -95,7 +103,6 @@ func read(r io.Reader, passphrase string) (*volume, error) {
 	if v.siv, err = subtle.NewAESSIV(deriveSize(v.key, 64, "names")); err != nil {
 		return nil, err
 	}
-	v.root()
 	return v, nil
 }
 

@@ -23,29 +23,57 @@ type manifest struct {
 		Session, Path, SHA256, From, To string
 		Logged                          bool
 	} `json:"unfinished"`
+	Rotated struct {
+		Generation uint64            `json:"generation"`
+		GivenUp    string            `json:"given_up"`
+		Retiring   string            `json:"retiring"`
+		Active     string            `json:"active"`
+		LostFound  map[string]string `json:"lost_found"`
+	} `json:"rotated"`
 	Entries []Entry `json:"entries"`
 }
 
 const goldenDir = "../../volume/testdata/golden"
 
+// eachGolden reads each golden volume VERSION-MODE.
 func eachGolden(t *testing.T, test func(t *testing.T, v *volume, m *manifest)) {
+	eachArchive(t, "", func(t *testing.T, a *archive, m *manifest) {
+		v, err := read(a, m.Passphrase)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, v, m)
+	})
+}
+
+// eachArchive reads the archives VERSION-MODE, or, with a kind, VERSION-KIND-MODE.
+func eachArchive(t *testing.T, kind string, test func(t *testing.T, a *archive, m *manifest)) {
 	archives, err := filepath.Glob(goldenDir + "/*.tar.gz")
-	if err != nil || len(archives) < 2 {
-		t.Fatalf("%d golden volumes, %v", len(archives), err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, archive := range archives {
-		base := strings.TrimSuffix(archive, ".tar.gz")
+	seen := 0
+	for _, name := range archives {
+		base := strings.TrimSuffix(name, ".tar.gz")
+		parts := strings.Split(filepath.Base(base), "-")
+		if strings.Join(parts[1:len(parts)-1], "-") != kind {
+			continue
+		}
+		seen++
 		t.Run(filepath.Base(base), func(t *testing.T) {
 			m := new(manifest)
 			if err := json.Unmarshal(fileOf(t, base+".json"), m); err != nil {
 				t.Fatal(err)
 			}
-			v, err := read(bytes.NewReader(fileOf(t, archive)), m.Passphrase)
+			a, err := readArchive(bytes.NewReader(fileOf(t, name)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			test(t, v, m)
+			test(t, a, m)
 		})
+	}
+	if seen < 2 {
+		t.Fatalf("%d golden volumes of kind %q", seen, kind)
 	}
 }
 
@@ -69,26 +97,31 @@ func TestTheDocumentIsEnoughToReadGoldenVolumes(t *testing.T) {
 		if len(m.Entries) < 70 {
 			t.Fatalf("the manifest has %d entries, which cannot be all", len(m.Entries))
 		}
-		want := make(map[string]string)
-		for _, e := range m.Entries {
-			want[e.Path] = shown(t, e)
-		}
-		for _, e := range v.entries {
-			if got := shown(t, e); got != want[e.Path] {
-				t.Errorf("%s\n  is     %.600s\n  should %.600s", e.Path, got, want[e.Path])
-			}
-			delete(want, e.Path)
-		}
-		for p := range want {
-			t.Errorf("%s is missing", p)
-		}
+		mustAgree(t, v.entries, m.Entries)
 		// One of each, or the golden volume tests less than it seems to.
-		for _, feature := range []string{"two bindings", "holes", "no root", "was linked", "rewritten"} {
+		for _, feature := range []string{"holes", "no root", "was linked", "rewritten"} {
 			if !v.features[feature] {
 				t.Errorf("no file: %s", feature)
 			}
 		}
 	})
+}
+
+func mustAgree(t *testing.T, got, should []Entry) {
+	t.Helper()
+	want := make(map[string]string)
+	for _, e := range should {
+		want[e.Path] = shown(t, e)
+	}
+	for _, e := range got {
+		if is := shown(t, e); is != want[e.Path] {
+			t.Errorf("%s\n  is     %.600s\n  should %.600s", e.Path, is, want[e.Path])
+		}
+		delete(want, e.Path)
+	}
+	for p := range want {
+		t.Errorf("%s is missing", p)
+	}
 }
 
 func shown(t *testing.T, e Entry) string {
@@ -118,7 +151,7 @@ func TestTheDocumentIsEnoughToFinishWhatAMountWasInTheMiddleOf(t *testing.T) {
 			t.Fatalf("file %s: %v", file, err)
 		}
 		var e Entry
-		if _, err := v.file(n, &e, r.a); err != nil || e.SHA256 != m.Unfinished.SHA256 {
+		if _, err := v.file(n, &e, "", r.a); err != nil || e.SHA256 != m.Unfinished.SHA256 {
 			t.Errorf("%s becomes %s, %v", m.Unfinished.Path, e.SHA256, err)
 		}
 		in := intents[0]
@@ -129,7 +162,26 @@ func TestTheDocumentIsEnoughToFinishWhatAMountWasInTheMiddleOf(t *testing.T) {
 		if !slices.ContainsFunc(m.Entries, func(e Entry) bool { return e.Path == m.Unfinished.From }) || v.archive.inodes[from] == nil || v.archive.inodes[to] == nil {
 			t.Errorf("a rename of %s to %s", from, to)
 		}
+		mustBeRenamed(t, v, intents, m.Unfinished.From)
 	})
+}
+
+// mustBeRenamed sees that exactly these, by their plaintext paths, have two bindings, those
+// of the rename that each is in the middle of.
+func mustBeRenamed(t *testing.T, v *volume, intents []intent, paths ...string) {
+	t.Helper()
+	var got []string
+	for _, b := range v.bound {
+		if err := v.checkRenamed(b, intents); err != nil {
+			t.Errorf("%s: %v", v.plain[b.backing], err)
+		}
+		got = append(got, v.plain[b.backing])
+	}
+	slices.Sort(got)
+	slices.Sort(paths)
+	if !slices.Equal(got, paths) {
+		t.Errorf("two bindings have %q, want %q", got, paths)
+	}
 }
 
 // TestFilesOfItsOwnAreWhatTheDocumentSays looks at what has no plaintext.

@@ -11,8 +11,10 @@ import (
 // change is an armed redo slot.
 type change struct {
 	file     id
+	number   uint64
 	flags    uint32
 	size     uint64
+	punch    [2]uint64 // offset, length
 	path     string
 	segments []segment
 }
@@ -24,8 +26,10 @@ type segment struct {
 
 // intent is an armed intent.
 type intent struct {
-	kind, flags uint32
-	path        []string // directory and name that it comes from, and comes to
+	kind, flags      uint32
+	id               id
+	moved, displaced uint64
+	path             []string // directory and name that it comes from, and comes to
 }
 
 // readSlots finds what is armed in a session's file of slots.
@@ -47,7 +51,10 @@ func (v *volume) readSlots(session string) (changes []change, intents []intent, 
 		if text == nil {
 			continue
 		}
-		c := change{file: id(h[24:40]), flags: little.Uint32(h[48:]), size: little.Uint64(h[56:]), path: string(text)}
+		c := change{
+			file: id(h[24:40]), number: little.Uint64(h[40:]), flags: little.Uint32(h[48:]), size: little.Uint64(h[56:]),
+			punch: [2]uint64{little.Uint64(h[152:]), little.Uint64(h[160:])}, path: string(text),
+		}
 		for s := range little.Uint32(h[52:]) {
 			f := h[104+16*s:]
 			from, n := little.Uint32(f[8:]), little.Uint32(f[12:])
@@ -73,7 +80,14 @@ func (v *volume) readSlots(session string) (changes []change, intents []intent, 
 			return nil, nil, fmt.Errorf("intent %d: %w", i, err)
 		}
 		if text != nil {
-			intents = append(intents, intent{little.Uint32(h[48:]), little.Uint32(h[52:]), strings.Split(string(text), "\x00")})
+			in := intent{
+				kind: little.Uint32(h[48:]), flags: little.Uint32(h[52:]), id: id(h[24:40]), moved: little.Uint64(h[40:]), displaced: little.Uint64(h[72:]),
+				path: strings.Split(string(text), "\x00"),
+			}
+			if len(in.path) != 4 {
+				return nil, nil, fmt.Errorf("intent %d has %d names", i, len(in.path))
+			}
+			intents = append(intents, in)
 		}
 	}
 	return changes, intents, nil
@@ -101,7 +115,7 @@ func (v *volume) header(h []byte, session string) ([]byte, error) {
 // make makes a change on a copy of its file, and gives the file.
 func (v *volume) make(c change) (*inode, error) {
 	n := v.archive.inodes[path.Join(v.backing, c.path)]
-	if n == nil || v.files[c.file] != n {
+	if n == nil || len(n.content) < 24 || id(n.content[8:24]) != c.file || n.number != 0 && n.number != c.number {
 		return nil, fmt.Errorf("file %s is not at %s", c.file, c.path)
 	}
 	changed := *n
@@ -114,6 +128,12 @@ func (v *volume) make(c change) (*inode, error) {
 			changed.content = append(changed.content, make([]byte, end-uint64(len(changed.content)))...)
 		}
 		copy(changed.content[s.at:], s.data)
+	}
+	if c.flags&8 != 0 {
+		clear(changed.content[c.punch[0] : c.punch[0]+c.punch[1]])
+	}
+	if c.flags&1 != 0 {
+		changed.content = append(changed.content, make([]byte, max(0, int(c.size)-len(changed.content)))...)[:c.size]
 	}
 	return &changed, nil
 }

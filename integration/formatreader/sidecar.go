@@ -5,6 +5,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 )
 
 // fileSecret opens the sidecar of a file, with every key in it, and returns the
@@ -23,7 +24,7 @@ func (v *volume) fileSecret(file id) ([]byte, error) {
 	}
 	count, rest, commitment := int(b[len(head)]), b[len(head)+1:len(b)-32], b[len(b)-32:]
 	var dek []byte
-	var providers []string
+	var names []string
 	for range count {
 		var fields [3][]byte
 		for i, width := range []int{1, 2, 2} {
@@ -40,7 +41,7 @@ func (v *volume) fileSecret(file id) ([]byte, error) {
 			fields[i], rest = rest[width:width+n], rest[width+n:]
 		}
 		provider := string(fields[0])
-		providers = append(providers, provider)
+		names = append(names, provider+" "+string(fields[1]))
 		var key []byte
 		if provider == "volume" {
 			if len(b) != 157 || len(fields[1]) != 0 || len(fields[2]) != 72 {
@@ -58,19 +59,43 @@ func (v *volume) fileSecret(file id) ([]byte, error) {
 		}
 		dek = key
 	}
-	want := []string{"volume"}
-	if v.config.KeyMode == "file" {
-		want = nil
-		for _, k := range v.config.Keys {
-			want = append(want, k.Provider)
-		}
+	if len(rest) > 0 || len(dek) != 32 {
+		return nil, fmt.Errorf("a key of %d bytes, %d bytes over", len(dek), len(rest))
 	}
-	if fmt.Sprint(providers) != fmt.Sprint(want) || len(rest) > 0 || len(dek) != 32 {
-		return nil, fmt.Errorf("keys of %s, want %s; %d bytes over", providers, want, len(rest))
+	if err := v.checkNames(names); err != nil {
+		return nil, err
 	}
 	secret, err := hkdf.Extract(sha256.New, dek, derive(v.key, "file salt"))
 	if err == nil && !bytes.Equal(derive(secret, "commit", v.id, file), commitment) {
 		err = fmt.Errorf("commitment")
 	}
 	return secret, err
+}
+
+// checkNames compares the keys that a sidecar names with those of volume.json: the
+// active ones, or, while keys are being changed, others that still open.
+func (v *volume) checkNames(names []string) error {
+	active, known := []string{"volume "}, []string{"volume "}
+	if v.config.KeyMode == "file" {
+		active, known = nil, nil
+		for _, k := range v.config.Keys {
+			name := k.Provider + " " + k.KeyID
+			if known = append(known, name); k.State == "active" {
+				active = append(active, name)
+			}
+		}
+	}
+	if slices.Equal(names, active) {
+		return nil
+	}
+	v.older++
+	for _, n := range names {
+		if !slices.Contains(known, n) {
+			return fmt.Errorf("keys %q, of which volume.json does not list %s", names, n)
+		}
+	}
+	if len(known) == len(active) {
+		return fmt.Errorf("keys %q, want %q", names, active)
+	}
+	return nil
 }

@@ -14,9 +14,10 @@ import (
 
 // directory reads what is in a directory of the backing directory.
 func (v *volume) directory(dir, plain string, dirID id) {
+	v.dirs[dir] = dirID
 	encrypted := make(map[string]string)
 	for _, backing := range v.archive.children[dir] {
-		if backing == ".kmsfs.dir" || backing == ".kmsfs" && dir == v.backing || strings.HasPrefix(backing, "L.") && strings.HasSuffix(backing, ".name") {
+		if backing == ".kmsfs.dir" || backing == ".kmsfs" && dir == v.backing || strings.HasPrefix(backing, ".kmsfs.tmp.") || strings.HasPrefix(backing, "L.") && strings.HasSuffix(backing, ".name") {
 			continue
 		}
 		name, err := v.name(dir, dirID, backing)
@@ -65,12 +66,13 @@ func (v *volume) name(dir string, dirID id, backing string) (string, error) {
 func (v *volume) entry(backing, plain, name string, dirID id) {
 	n := v.archive.inodes[backing]
 	e := Entry{Path: ascii(plain), Mode: fmt.Sprintf("%04o", n.mode), Mtime: stamp(n.mtime)}
+	v.plain[backing] = plain
 	var own id // zeros for what is neither file nor directory
 	var err error
 	switch n.kind {
 	case tar.TypeReg:
 		e.Kind = "file"
-		own, err = v.file(n, &e, v.binding(dirID, name))
+		own, err = v.file(n, &e, backing, v.binding(dirID, name))
 	case tar.TypeDir:
 		e.Kind = "directory"
 		own, err = v.directoryID(backing, v.binding(dirID, name))
@@ -102,7 +104,7 @@ func (v *volume) entry(backing, plain, name string, dirID id) {
 	}
 }
 
-func (v *volume) file(n *inode, e *Entry, binding [16]byte) (id, error) {
+func (v *volume) file(n *inode, e *Entry, backing string, here [16]byte) (id, error) {
 	file, r, err := v.readHeader(n.content)
 	if err != nil {
 		return file, err
@@ -115,8 +117,8 @@ func (v *volume) file(n *inode, e *Entry, binding [16]byte) (id, error) {
 		}
 	case n.names > 1:
 		err = fmt.Errorf("%d names, and flag 2 is not set", n.names)
-	case r.a != binding && r.b != binding:
-		err = fmt.Errorf("neither binding is %x", binding)
+	default:
+		err = v.checkBindings(n, backing, here, r.a, r.b)
 	}
 	if err != nil {
 		return file, err
@@ -129,7 +131,7 @@ func (v *volume) file(n *inode, e *Entry, binding [16]byte) (id, error) {
 }
 
 // directoryID opens a directory's record.
-func (v *volume) directoryID(backing string, binding [16]byte) (id, error) {
+func (v *volume) directoryID(backing string, here [16]byte) (id, error) {
 	b, _, err := v.archive.file(backing + "/.kmsfs.dir")
 	if err != nil {
 		return id{}, err
@@ -141,10 +143,10 @@ func (v *volume) directoryID(backing string, binding [16]byte) (id, error) {
 	if err != nil {
 		return id{}, fmt.Errorf("directory record: %w", err)
 	}
-	if len(plain) != 48 || !isZero(plain[32:]) || [16]byte(plain) != binding && [16]byte(plain[16:]) != binding {
-		return id{}, fmt.Errorf("directory record %x, want binding %x", plain, binding)
+	if len(plain) != 48 || !isZero(plain[32:]) {
+		return id{}, fmt.Errorf("directory record %x", plain)
 	}
-	return id(b[8:24]), nil
+	return id(b[8:24]), v.checkBindings(v.archive.inodes[backing], backing, here, [16]byte(plain), [16]byte(plain[16:]))
 }
 
 // target opens what a backing symlink holds.
