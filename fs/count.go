@@ -102,7 +102,11 @@ func (r *rawFS) told(out *fuse.EntryOut, st fuse.Status) fuse.Status {
 
 func (r *rawFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	defer r.m.asked(opLookup)()
-	return r.told(out, r.RawFileSystem.Lookup(cancel, h, name, out))
+	st := r.told(out, r.RawFileSystem.Lookup(cancel, h, name, out))
+	if st.Ok() && out.NodeId != 0 {
+		r.m.lookers.found(h.NodeId)
+	}
+	return st
 }
 
 func (r *rawFS) Forget(id, n uint64) {

@@ -14,8 +14,8 @@ import (
 
 // The bridge opens and closes directories; rawFS reads them itself. When the
 // kernel asks again from a place inside the last answer, go-fuse 2.12.1 replays
-// that answer, and loses entries if they do not fit any more, as after a change
-// from READDIR to READDIRPLUS. Here such a request is a seek.
+// that answer, and loses entries if they do not fit any more. Here such a request is
+// a seek.
 
 var _ = (fusefs.NodeOpendirHandler)((*node)(nil))
 
@@ -27,6 +27,7 @@ func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fusefs.FileHand
 		return nil, 0, n.m.errnoOf("opendir", err)
 	}
 	h := &dirHandle{n: n, list: l}
+	h.looking.left = lookAhead
 	if c, ok := ctx.(*fuse.Context); ok {
 		n.m.opening.Store(c.Cancel, h) // for rawFS.OpenDir, which learns its number
 	}
@@ -37,10 +38,12 @@ func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fusefs.FileHand
 type dirHandle struct {
 	n *node
 
-	mu   sync.Mutex
-	list *volume.Listing
-	at   uint64        // position after what was answered last
-	next *volume.Entry // read, and did not fit into the last answer
+	mu      sync.Mutex
+	list    *volume.Listing
+	at      uint64       // position after what was answered last
+	next    volume.Entry // read, and not answered yet, where there is one
+	hasNext bool
+	looking looking
 }
 
 // entries calls add with the entries from position off on, until it has no room.
@@ -51,10 +54,10 @@ func (h *dirHandle) entries(off uint64, add func(volume.Entry) bool) syscall.Err
 		if err := h.list.Seek(off); err != nil {
 			return h.n.m.errnoOf("seekdir", err)
 		}
-		h.at, h.next = off, nil
+		h.at, h.hasNext = off, false
 	}
 	for {
-		if h.next == nil {
+		if !h.hasNext {
 			e, err := h.list.Next()
 			if err == io.EOF {
 				return 0
@@ -62,12 +65,12 @@ func (h *dirHandle) entries(off uint64, add func(volume.Entry) bool) syscall.Err
 			if err != nil {
 				return h.n.m.errnoOf("readdir", err)
 			}
-			h.next = &e
+			h.next, h.hasNext = e, true
 		}
-		if !add(*h.next) {
+		if !add(h.next) {
 			return 0
 		}
-		h.at, h.next = h.next.Off, nil
+		h.at, h.hasNext = h.next.Off, false
 	}
 }
 
@@ -98,7 +101,9 @@ func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 // ReleaseDir forgets it again.
 func (r *rawFS) ReleaseDir(in *fuse.ReleaseIn) {
 	r.m.counts.add(opReleasedir)
-	r.m.dirs.Delete(in.Fh)
+	if h, ok := r.m.dirs.LoadAndDelete(in.Fh); ok {
+		r.m.lookers.remove(in.NodeId, h.(*dirHandle))
+	}
 	r.RawFileSystem.ReleaseDir(in)
 }
 
@@ -114,21 +119,38 @@ func (r *rawFS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEn
 	}))
 }
 
-// ReadDirPlus answers with names and what they are. An entry that cannot be
-// looked up, because it has just gone, is listed without.
+// ReadDirPlus answers with names, and what they are as far as that is of use. An
+// entry that cannot be looked up, because it has just gone, is listed without.
 func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	defer r.m.asked(opReaddirplus)()
-	h, ok := r.m.dirs.Load(in.Fh)
+	v, ok := r.m.dirs.Load(in.Fh)
 	if !ok {
 		return fuse.EBADF
 	}
-	return fuse.Status(h.(*dirHandle).entries(in.Offset, func(e volume.Entry) bool {
+	h := v.(*dirHandle)
+	header := in.InHeader
+	answered := 0
+	return fuse.Status(h.entries(in.Offset, func(e volume.Entry) bool {
+		if in.Offset == 0 && answered == 0 || h.looking.looked.Load() {
+			r.m.lookers.remove(in.NodeId, h)
+			h.looking.again()
+		}
+		if h.looking.ends(answered) {
+			return false
+		}
 		entry := out.AddDirLookupEntry(direntOf(e))
 		if entry == nil {
 			return false
 		}
-		if e.Name != "." && e.Name != ".." {
-			header := in.InHeader
+		answered++
+		switch {
+		case e.Name == "." || e.Name == "..":
+		case h.looking.left == 0:
+			h.looking.names++
+		default:
+			if h.looking.left--; h.looking.left == 0 {
+				r.m.lookers.add(in.NodeId, h)
+			}
 			if !r.told(entry, r.RawFileSystem.Lookup(cancel, &header, e.Name, entry)).Ok() {
 				*entry = fuse.EntryOut{}
 			}

@@ -64,6 +64,7 @@ type Mount struct {
 
 	opening sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel
 	dirs    sync.Map // *dirHandle by number
+	lookers lookers
 }
 
 // cacheTimeout is how long the kernel may believe entries and attributes. One
@@ -147,7 +148,7 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 		DisableXAttrs:            m.noXattr,
 		EnableAcl:                m.acl,
 		// A file handle would be stale once the kernel has forgotten the inode.
-		ExtraCapabilities:    fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_NO_EXPORT_SUPPORT,
+		ExtraCapabilities:    fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_NO_EXPORT_SUPPORT,
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH, // it would hand out ciphertext
 		Logger:               log.New(bridgeLog{m.log}, "", 0),
 	}

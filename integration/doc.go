@@ -13,6 +13,7 @@
 //	xattr_test.go         attributes, ACLs and capabilities, compared with a local file system
 //	privileges_test.go    what a daemon of root has given up, and must still be able to do
 //	readdir_test.go       directories that change while they are read
+//	listing_test.go       which entries of a listing come with attributes
 //	sharing_test.go       mappings and direct access, between processes
 //	locks_test.go         locks, between processes
 //	interrupt_test.go     signals while an operation waits for the KMS

@@ -26,6 +26,7 @@ type mounted struct {
 
 	readOnly  bool
 	keyTTL    time.Duration
+	backing   volume.Backing  // nil is the system's
 	store     *local.Keystore // to do something to its keys
 	keystore  string
 	keys      *kmsprovider.Registry
@@ -76,7 +77,7 @@ func (m *mounted) mount(edit ...func(*fs.Options)) {
 	m.t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{m.t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	v, err := volume.Open(context.Background(), m.Backing, volume.Options{
-		Providers: m.keys, StateDir: m.state, Mountpoint: m.Dir, Log: log, ReadOnly: m.readOnly, KeyTTL: m.keyTTL,
+		Providers: m.keys, StateDir: m.state, Mountpoint: m.Dir, Log: log, ReadOnly: m.readOnly, KeyTTL: m.keyTTL, Backing: m.backing,
 	})
 	if err != nil {
 		m.t.Fatal(err)

@@ -23,6 +23,13 @@ type Attr struct {
 	Btime                unix.StatxTimestamp // zero where the store has none
 }
 
+// The C library lists a directory in calls of as many bytes as its block size says,
+// 32 KiB at least, and newer kernels ask for as much at a time.
+const (
+	largeDir        = 64 << 10 // bytes on the backing store, 1,000 to 3,000 entries
+	largeDirBlksize = 128 << 10
+)
+
 // attr turns the backing file's status into the node's.
 func (n *Node) attr(st *unix.Statx_t) (Attr, error) {
 	a := Attr{
@@ -39,6 +46,9 @@ func (n *Node) attr(st *unix.Statx_t) (Attr, error) {
 			a.Size = late.next.Size
 		}
 	case unix.S_IFDIR:
+		if a.Size > largeDir {
+			a.Blksize = largeDirBlksize
+		}
 		if n == n.vol.root && a.Nlink > 2 {
 			a.Nlink-- // .kmsfs
 		}

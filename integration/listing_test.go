@@ -1,0 +1,196 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/volume"
+)
+
+// What fs/looking.go says.
+const (
+	lookAhead = 2500
+	probed    = 8
+)
+
+// statxCounter counts how often the backing store is asked for attributes.
+type statxCounter struct {
+	volume.Backing
+	n atomic.Int64
+}
+
+func (c *statxCounter) Statx(dirfd int, name string, st *unix.Statx_t) error {
+	c.n.Add(1)
+	return c.Backing.Statx(dirfd, name, st)
+}
+
+// largeDir mounts a volume with a directory of entries, of which the kernel knows
+// nothing yet, and opens the directory.
+func largeDir(t *testing.T, entries int) (m *mounted, dir string, fd int, statx *statxCounter) {
+	t.Helper()
+	statx = &statxCounter{Backing: volume.System{}}
+	m = newVolume(t, volume.ModeVolume)
+	m.fill("dir", entries)
+	m.backing = statx
+	m.mount()
+	dir = filepath.Join(m.Dir, "dir")
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return m, dir, fd, statx
+}
+
+func lookAt(t *testing.T, path string) {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// list reads an open directory to its end, a number of bytes at a time, and calls
+// each with what every call gave. It fails unless there are so many entries.
+func list(t *testing.T, fd, bytes, want int, each func(names []string)) {
+	t.Helper()
+	seen := make(map[string]bool)
+	buf := make([]byte, bytes)
+	for {
+		all := entries(t, fd, buf)
+		if len(all) == 0 {
+			break
+		}
+		var names []string
+		for _, e := range all {
+			if seen[e.name] {
+				t.Errorf("%q is listed twice", e.name)
+			}
+			if seen[e.name] = true; e.name != "." && e.name != ".." {
+				names = append(names, e.name)
+			}
+		}
+		each(names)
+	}
+	if len(seen) != want+2 || !seen["."] || !seen[".."] {
+		t.Errorf("%d entries are listed, want %d, and . and ..", len(seen), want)
+	}
+}
+
+// As find and git do.
+func TestWhoListsADirectoryToItsEndNeedNotLookItsEntriesUp(t *testing.T) {
+	const files = 1500
+	m, dir, fd, _ := largeDir(t, files)
+	got := m.requests(func() {
+		var names []string
+		list(t, fd, 32<<10, files, func(some []string) { names = append(names, some...) })
+		for _, name := range names {
+			lookAt(t, filepath.Join(dir, name))
+		}
+	})
+	t.Log(got)
+	if n := got["READDIRPLUS"]; n == 0 || len(got) != 1 {
+		t.Errorf("listing, and then looking at all: %v, want READDIRPLUS alone", got)
+	}
+}
+
+// As ls -f does.
+func TestWhoWantsNamesPaysForFewAttributes(t *testing.T) {
+	const files = 10_000
+	m, dir, fd, statx := largeDir(t, files)
+	before := statx.n.Load()
+	var misses uint64
+	got := m.requests(func() {
+		list(t, fd, 32<<10, files, func([]string) {
+			// Looking for what is not there is not looking at what is listed.
+			if err := unix.Access(filepath.Join(dir, fmt.Sprint("none ", misses)), unix.F_OK); err != unix.ENOENT {
+				t.Error(err)
+			}
+			misses++
+		})
+	})
+	n := statx.n.Load() - before - int64(misses)
+	t.Logf("%v, %d times attributes, %d names were not there", got, n, misses)
+	if got["LOOKUP"] != misses || n != lookAhead {
+		t.Errorf("listing %d names: %v, %d times attributes, want %d times", files, got, n, lookAhead)
+	}
+
+	// Names take no node, and nothing to be forgotten.
+	m.Mount.DropAll()
+	for end := time.Now().Add(patience); m.Mount.Counts().Snapshot()["FORGET"] < lookAhead; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the kernel forgot %d inodes, want %d", m.Mount.Counts().Snapshot()["FORGET"], lookAhead)
+		}
+	}
+	m.settle()
+	if n := m.Mount.Counts().Snapshot()["FORGET"]; n > lookAhead+1 { // the directory
+		t.Errorf("the kernel forgot %d inodes, want %d", n, lookAhead)
+	}
+}
+
+// As ls -l does.
+func TestWhoLooksAtWhatItListsIsToldAhead(t *testing.T) {
+	const files = 10_000
+	// In every lookAhead+probed entries those of the probe are looked up.
+	const want = files/(lookAhead+probed)*probed + max(0, files%(lookAhead+probed)-lookAhead)
+	for _, bytes := range []int{32 << 10, 128 << 10} {
+		m, dir, fd, statx := largeDir(t, files)
+		before := statx.n.Load()
+		got := m.requests(func() {
+			list(t, fd, bytes, files, func(names []string) {
+				for _, name := range names {
+					lookAt(t, filepath.Join(dir, name))
+				}
+			})
+		})
+		n := statx.n.Load() - before
+		t.Logf("%d bytes at a time: %v, %d times attributes", bytes, got, n)
+		if got["LOOKUP"] != want || n != files {
+			t.Errorf("%d bytes at a time: %v, %d times attributes, want %d LOOKUPs, %d times attributes", bytes, got, n, want, files)
+		}
+	}
+}
+
+func TestARewoundListingBeginsAnew(t *testing.T) {
+	const files = 4000
+	m, dir, fd, statx := largeDir(t, files)
+	for pass := range 3 {
+		if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+			t.Fatal(err)
+		}
+		before := statx.n.Load()
+		got := m.requests(func() { list(t, fd, 32<<10, files+pass, func([]string) {}) })
+		n := statx.n.Load() - before
+		t.Logf("pass %d: %v, %d times attributes", pass, got, n)
+		if got["LOOKUP"] != 0 || n != lookAhead {
+			t.Errorf("pass %d: %v, %d times attributes, want %d times", pass, got, n, lookAhead)
+		}
+		// Or the kernel would list what it has kept.
+		if err := os.Mkdir(filepath.Join(dir, fmt.Sprint("new ", pass)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestALargeDirectoryIsListedInFewCalls(t *testing.T) {
+	for _, files := range []int{100, 4000} {
+		_, _, fd, _ := largeDir(t, files)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			t.Fatal(err)
+		}
+		want := 4 << 10
+		if st.Size > 64<<10 { // what that means is the backing store's
+			want = 128 << 10
+		}
+		if int(st.Blksize) != want {
+			t.Errorf("%d entries, %d bytes: a block size of %d, want %d", files, st.Size, st.Blksize, want)
+		}
+	}
+}
