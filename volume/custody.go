@@ -43,6 +43,7 @@ type volumeKeys struct {
 	dirs     *crypto.DirCipher
 	binder   *crypto.Binder
 	xattrs   *crypto.XattrCipher
+	dataKeys *crypto.DataKeyCipher
 }
 
 // deriveVolumeKeys takes the volume key over.
@@ -54,7 +55,7 @@ func deriveVolumeKeys(vk *crypto.Key, id crypto.ID) (*volumeKeys, error) {
 	}
 	return &volumeKeys{
 		vk: vk, names: names, symlinks: crypto.NewSymlinkCipher(vk, id), dirs: crypto.NewDirCipher(vk, id),
-		binder: crypto.NewBinder(vk), xattrs: crypto.NewXattrCipher(vk),
+		binder: crypto.NewBinder(vk), xattrs: crypto.NewXattrCipher(vk), dataKeys: crypto.NewDataKeyCipher(vk, id),
 	}, nil
 }
 
@@ -64,6 +65,7 @@ func (k *volumeKeys) wipe() {
 	k.dirs.Wipe()
 	k.binder.Wipe()
 	k.xattrs.Wipe()
+	k.dataKeys.Wipe()
 	k.vk.Wipe()
 }
 
