@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kmsfs/crypto"
@@ -44,6 +45,7 @@ type volumeKeys struct {
 	binder   *crypto.Binder
 	xattrs   *crypto.XattrCipher
 	dataKeys *crypto.DataKeyCipher
+	encoded  atomic.Pointer[encodedName]
 }
 
 // deriveVolumeKeys takes the volume key over.
