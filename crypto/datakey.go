@@ -5,26 +5,50 @@ import (
 	"io"
 )
 
-// WrappedDataKeySize is what WrapDataKey gives, in bytes.
+// WrappedDataKeySize is what DataKeyCipher.Wrap gives, in bytes.
 const WrappedDataKeySize = NonceSize + KeySize + TagSize
 
-// WrapDataKey wraps a data key in key mode `volume`: nonce ‖ ciphertext ‖ tag by XAES under the volume key's key for
+// DataKeyCipher makes a file's secret of its data key, and wraps data keys in key mode `volume`. Safe for concurrent use.
+type DataKeyCipher struct {
+	xaes   *XAES
+	salt   *Key
+	volume ID
+}
+
+// NewDataKeyCipher derives its two keys from the volume key, and keeps nothing else of it.
+func NewDataKeyCipher(vk *Key, volume ID) *DataKeyCipher {
+	k := vk.Derive(LabelWrap)
+	defer k.Wipe()
+	return &DataKeyCipher{xaes: NewXAES(k), salt: vk.Derive(LabelFileSalt), volume: volume}
+}
+
+// Wipe overwrites the keys; the cipher must not be used beside or after it.
+func (c *DataKeyCipher) Wipe() {
+	c.xaes.Wipe()
+	c.salt.Wipe()
+}
+
+// FileSecret joins volume key and data key: HKDF-Extract(salt = vk.Derive(LabelFileSalt), IKM = dek). Whoever has only
+// one of the two can neither read nor forge the file.
+func (c *DataKeyCipher) FileSecret(dek *Key) *Key { return hkdfExtract(c.salt, dek) }
+
+// Wrap wraps a data key in key mode `volume`: nonce ‖ ciphertext ‖ tag by XAES under the volume key's key for
 // LabelWrap, AAD = volume ID ‖ file ID. 72 bytes.
-func WrapDataKey(vk *Key, random io.Reader, volume, file ID, dek *Key) ([]byte, error) {
-	wrapped, err := wrapCipher(vk).Seal(nil, random, dek.material(), wrapAAD(volume, file))
+func (c *DataKeyCipher) Wrap(random io.Reader, file ID, dek *Key) ([]byte, error) {
+	wrapped, err := c.xaes.Seal(nil, random, dek.material(), c.aad(file))
 	if err != nil {
 		return nil, fmt.Errorf("wrap data key: %w", err)
 	}
 	return wrapped, nil
 }
 
-// UnwrapDataKey is the inverse of WrapDataKey. ErrAuthentication if wrapped was not made for this file of this volume,
-// ErrMalformed if it has another length.
-func UnwrapDataKey(vk *Key, volume, file ID, wrapped []byte) (*Key, error) {
+// Unwrap is the inverse of Wrap. ErrAuthentication if wrapped was not made for this file of this volume, ErrMalformed
+// if it has another length.
+func (c *DataKeyCipher) Unwrap(file ID, wrapped []byte) (*Key, error) {
 	if len(wrapped) != WrappedDataKeySize {
 		return nil, fmt.Errorf("unwrap data key: %d bytes, want %d: %w", len(wrapped), WrappedDataKeySize, ErrMalformed)
 	}
-	plain, err := wrapCipher(vk).Open(nil, wrapped, wrapAAD(volume, file))
+	plain, err := c.xaes.Open(nil, wrapped, c.aad(file))
 	if err != nil {
 		return nil, fmt.Errorf("unwrap data key: %w", err)
 	}
@@ -32,10 +56,4 @@ func UnwrapDataKey(vk *Key, volume, file ID, wrapped []byte) (*Key, error) {
 	return NewKey(plain)
 }
 
-func wrapCipher(vk *Key) *XAES {
-	k := vk.Derive(LabelWrap)
-	defer k.Wipe()
-	return NewXAES(k)
-}
-
-func wrapAAD(volume, file ID) []byte { return append(volume[:], file[:]...) }
+func (c *DataKeyCipher) aad(file ID) []byte { return append(c.volume[:], file[:]...) }

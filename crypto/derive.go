@@ -50,14 +50,6 @@ func (k *Key) expand(l Label, size int, ids ...ID) []byte {
 	return out
 }
 
-// FileSecret joins volume key and data key: HKDF-Extract(salt = vk.Derive(LabelFileSalt), IKM = dek). Whoever has only
-// one of the two can neither read nor forge the file.
-func FileSecret(vk, dek *Key) *Key {
-	salt := vk.Derive(LabelFileSalt)
-	defer salt.Wipe()
-	return hkdfExtract(salt, dek)
-}
-
 // Commitment ties a file secret to its volume and file; it is public and stands in the sidecar.
 func Commitment(secret *Key, volume, file ID) [32]byte {
 	return [32]byte(secret.Derive(LabelCommit, volume, file).material())

@@ -40,7 +40,7 @@
 //	root.go       the root: the sum over all blocks of a file
 //	record.go     the header of a data file and the record in it
 //	sidecar.go    wrapped data keys of a file, and their commitment
-//	datakey.go    data keys wrapped by the volume key
+//	datakey.go    file secrets, and data keys wrapped by the volume key
 //	dirrecord.go  the record of a directory
 //	bind.go       bindings of records to a name in a directory
 //	names.go      file names

@@ -16,7 +16,7 @@ import (
 var (
 	goldenVK     = testKey(0)
 	goldenDEK    = testKey(0x20)
-	goldenSecret = FileSecret(goldenVK, goldenDEK)
+	goldenSecret = NewDataKeyCipher(goldenVK, testVolume).FileSecret(goldenDEK)
 	goldenNonce  = []byte("\xd0\xd1\xd2\xd3\xd4\xd5\xd6\xd7\xd8\xd9\xda\xdb\xdc\xdd\xde\xdf\xe0\xe1\xe2\xe3\xe4\xe5\xe6\xe7")
 )
 
@@ -201,11 +201,11 @@ func TestSealedMessagesKeepTheirBytes(t *testing.T) {
 	if got, err := s.Open(must(DecodeSymlink(goldenSymlink))); err != nil || got != "../shared/plan.odt" {
 		t.Errorf("symlink: opened %q, %v", got, err)
 	}
-	wrapped := must(WrapDataKey(goldenVK, bytes.NewReader(goldenNonce), testVolume, testFile, goldenDEK))
+	wrapped := must(NewDataKeyCipher(goldenVK, testVolume).Wrap(bytes.NewReader(goldenNonce), testFile, goldenDEK))
 	if hex.EncodeToString(wrapped) != goldenWrapped {
 		t.Errorf("wrapped data key: %x", wrapped)
 	}
-	if got, err := UnwrapDataKey(goldenVK, testVolume, testFile, unhex(goldenWrapped)); err != nil || !bytes.Equal(got.Bytes(), goldenDEK.Bytes()) {
+	if got, err := NewDataKeyCipher(goldenVK, testVolume).Unwrap(testFile, unhex(goldenWrapped)); err != nil || !bytes.Equal(got.Bytes(), goldenDEK.Bytes()) {
 		t.Errorf("unwrapped data key differs, %v", err)
 	}
 }

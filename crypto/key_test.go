@@ -83,16 +83,16 @@ func TestWipedKeyIsZeroAndRefusesWork(t *testing.T) {
 		t.Error("wiping a key wiped its clone")
 	}
 	for what, f := range map[string]func(){
-		"Derive":                  func() { k.Derive(LabelContent) },
-		"Clone":                   func() { k.Clone() },
-		"NewXAES":                 func() { NewXAES(k) },
-		"NewRooter":               func() { NewRooter(k) },
-		"NewBlockCipher":          func() { NewBlockCipher(k, testFile) },
-		"NewNameCipher":           func() { _, _ = NewNameCipher(k) },
-		"FileSecret":              func() { FileSecret(other, k) },
-		"FileSecret, volume key":  func() { FileSecret(k, other) },
-		"WrapDataKey":             func() { _, _ = WrapDataKey(other, newStream(1), testVolume, testFile, k) },
-		"WrapDataKey, volume key": func() { _, _ = WrapDataKey(k, newStream(1), testVolume, testFile, other) },
+		"Derive":                 func() { k.Derive(LabelContent) },
+		"Clone":                  func() { k.Clone() },
+		"NewXAES":                func() { NewXAES(k) },
+		"NewRooter":              func() { NewRooter(k) },
+		"NewBlockCipher":         func() { NewBlockCipher(k, testFile) },
+		"NewNameCipher":          func() { _, _ = NewNameCipher(k) },
+		"FileSecret":             func() { NewDataKeyCipher(other, testVolume).FileSecret(k) },
+		"FileSecret, volume key": func() { NewDataKeyCipher(k, testVolume).FileSecret(other) },
+		"Wrap":                   func() { _, _ = NewDataKeyCipher(other, testVolume).Wrap(newStream(1), testFile, k) },
+		"Wrap, volume key":       func() { _, _ = NewDataKeyCipher(k, testVolume).Wrap(newStream(1), testFile, other) },
 	} {
 		wantPanic(t, what+" with a wiped key", f)
 	}
@@ -135,17 +135,17 @@ func TestEveryLabelAndIDGivesAnotherKey(t *testing.T) {
 
 func TestFileSecretNeedsBothKeys(t *testing.T) {
 	vk, dek := testKey(1), testKey(2)
-	secret := FileSecret(vk, dek).Bytes()
+	secret := NewDataKeyCipher(vk, testVolume).FileSecret(dek).Bytes()
 	for name, other := range map[string]*Key{
-		"other volume key": FileSecret(testKey(3), dek),
-		"other data key":   FileSecret(vk, testKey(3)),
-		"keys swapped":     FileSecret(dek, vk),
+		"other volume key": NewDataKeyCipher(testKey(3), testVolume).FileSecret(dek),
+		"other data key":   NewDataKeyCipher(vk, testVolume).FileSecret(testKey(3)),
+		"keys swapped":     NewDataKeyCipher(dek, testVolume).FileSecret(vk),
 	} {
 		if bytes.Equal(secret, other.Bytes()) {
 			t.Errorf("%s: same secret", name)
 		}
 	}
-	if !bytes.Equal(secret, FileSecret(vk, dek).Bytes()) {
+	if !bytes.Equal(secret, NewDataKeyCipher(vk, testVolume).FileSecret(dek).Bytes()) {
 		t.Error("the secret is not repeatable")
 	}
 }

@@ -3,6 +3,7 @@ package crypto
 import (
 	"crypto/sha256"
 	"hash"
+	"sync"
 )
 
 // MAC is HMAC-SHA-256 (RFC 2104) of the parts, one after the other, under the key. Unlike crypto/hmac, which keeps the
@@ -16,13 +17,41 @@ func (k *Key) MAC(parts ...[]byte) [sha256.Size]byte {
 
 //go:noinline
 func (k *Key) mac(parts [][]byte) [sha256.Size]byte {
-	var pad [sha256.BlockSize]byte
-	defer clear(pad[:])
-	copy(pad[:], k.material())
-	flip(&pad, 0x36)
-	inner := sum(pad[:], parts...)
-	flip(&pad, 0x36^0x5c)
-	return sum(pad[:], inner[:])
+	m := macs.Get().(*macState)
+	copy(m.pad[:], k.material())
+	flip(&m.pad, 0x36)
+	m.sum(parts...)
+	flip(&m.pad, 0x36^0x5c)
+	m.sum(m.out[:])
+	out := m.out
+	m.wipe()
+	macs.Put(m)
+	return out
+}
+
+// macState is what a MAC is computed in, used again and again, since hashing through an interface makes all of it escape.
+type macState struct {
+	hash hash.Hash // SHA-256
+	pad  [sha256.BlockSize]byte
+	out  [sha256.Size]byte
+}
+
+var macs = sync.Pool{New: func() any { return &macState{hash: sha256.New()} }}
+
+// sum makes out the SHA-256 of the pad, which is a whole block and so is not kept, and the parts, of which out may be one.
+func (m *macState) sum(parts ...[]byte) {
+	m.hash.Reset()
+	m.hash.Write(m.pad[:])
+	for _, p := range parts {
+		m.hash.Write(p)
+	}
+	m.hash.Sum(m.out[:0])
+}
+
+func (m *macState) wipe() {
+	blank(m.hash)
+	clear(m.pad[:])
+	clear(m.out[:])
 }
 
 func flip(pad *[sha256.BlockSize]byte, by byte) {
@@ -31,23 +60,13 @@ func flip(pad *[sha256.BlockSize]byte, by byte) {
 	}
 }
 
-// sum is SHA-256 of a block and what follows it.
-func sum(block []byte, parts ...[]byte) (out [sha256.Size]byte) {
-	h := sha256.New()
-	h.Write(block) // a whole block is not kept
-	for _, p := range parts {
-		h.Write(p)
-	}
-	h.Sum(out[:0])
-	blank(h)
-	return out
-}
-
 // blank overwrites what a hash keeps: its state, and up to 63 bytes of a message.
 func blank(h hash.Hash) {
 	h.Reset()
-	h.Write(make([]byte, sha256.BlockSize-1))
+	h.Write(zeros[:])
 }
+
+var zeros [sha256.BlockSize - 1]byte
 
 // scrubStack overwrites the stack that calls before it have used: finishing a hash copies it there.
 //

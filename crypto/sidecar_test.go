@@ -132,8 +132,8 @@ func TestCommitmentCoversAllButTheWrappedKeys(t *testing.T) {
 		t.Errorf("after a rewrap: %v", err)
 	}
 	for name, secret := range map[string]*Key{
-		"other data key":   FileSecret(goldenVK, testKey(9)),
-		"other volume key": FileSecret(testKey(9), goldenDEK),
+		"other data key":   NewDataKeyCipher(goldenVK, testVolume).FileSecret(testKey(9)),
+		"other volume key": NewDataKeyCipher(testKey(9), testVolume).FileSecret(goldenDEK),
 		"the data key":     goldenDEK,
 	} {
 		if err := s.CheckCommitment(secret); !errors.Is(err, ErrAuthentication) {
@@ -143,16 +143,16 @@ func TestCommitmentCoversAllButTheWrappedKeys(t *testing.T) {
 }
 
 func TestWrappedDataKeyOpensOnlyForItsFile(t *testing.T) {
-	wrapped, err := WrapDataKey(goldenVK, newStream(1), testVolume, testFile, goldenDEK)
+	wrapped, err := NewDataKeyCipher(goldenVK, testVolume).Wrap(newStream(1), testFile, goldenDEK)
 	if err != nil || len(wrapped) != 72 || bytes.Contains(wrapped, goldenDEK.Bytes()[:8]) {
 		t.Fatalf("wrapped %x, %v", wrapped, err)
 	}
-	if got, err := UnwrapDataKey(goldenVK, testVolume, testFile, wrapped); err != nil || !got.Equal(goldenDEK) {
+	if got, err := NewDataKeyCipher(goldenVK, testVolume).Unwrap(testFile, wrapped); err != nil || !got.Equal(goldenDEK) {
 		t.Errorf("unwrapped: %v", err)
 	}
 	refused := func(name string, vk *Key, volume, file ID, wrapped []byte, want error) {
 		t.Helper()
-		if k, err := UnwrapDataKey(vk, volume, file, wrapped); k != nil || !errors.Is(err, want) {
+		if k, err := NewDataKeyCipher(vk, volume).Unwrap(file, wrapped); k != nil || !errors.Is(err, want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestWrappedDataKeyOpensOnlyForItsFile(t *testing.T) {
 	eachTampering(wrapped, func(_ int, tampered []byte) {
 		refused("tampered", goldenVK, testVolume, testFile, tampered, ErrAuthentication)
 	})
-	_, err = WrapDataKey(goldenVK, dry{}, testVolume, testFile, goldenDEK)
+	_, err = NewDataKeyCipher(goldenVK, testVolume).Wrap(dry{}, testFile, goldenDEK)
 	wantError(t, err, errNoRandom)
 }
 
@@ -190,7 +190,8 @@ func FuzzParseSidecar(f *testing.F) {
 }
 
 func FuzzUnwrapDataKey(f *testing.F) {
-	parses := func(b []byte) bool { _, err := UnwrapDataKey(goldenVK, testVolume, testFile, b); return err == nil }
+	c := NewDataKeyCipher(goldenVK, testVolume)
+	parses := func(b []byte) bool { _, err := c.Unwrap(testFile, b); return err == nil }
 	addSeeds(f, parses, unhex(goldenWrapped), make([]byte, 72), nil)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if parses(b) && !bytes.Equal(b, unhex(goldenWrapped)) {

@@ -167,8 +167,12 @@ func (r *rawFS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *
 	return r.told(out, r.RawFileSystem.Link(cancel, in, name, out))
 }
 
+// Create is answered ENOSYS as Open is: the kernel sends MKNOD instead, and no RELEASE.
 func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	defer r.m.asked(opCreate)()
+	if !r.keepOpen {
+		return fuse.ENOSYS
+	}
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return r.told(&out.EntryOut, r.RawFileSystem.Create(cancel, in, name, out))
 }

@@ -17,6 +17,7 @@
 //	errno.go    the one map from errors to errno
 //	count.go    requests by kind
 //	latency.go  keeping processors awake while requests flow
+//	collector.go  making Go's collector run seldom
 //	known.go    the inodes that the kernel knows, and making it drop what it caches
 //	idle.go     unmounting when nobody uses the mount
 //	failures.go what goes to the log

@@ -59,6 +59,7 @@ type Mount struct {
 	counts      Counts
 	known       knownInodes
 	latency     *lowLatency // nil unless it is asked for
+	ballast     []byte
 	root        *node
 	ended       chan struct{} // closed when the mount is gone
 
@@ -78,7 +79,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		volume: v, mountpoint: o.Mountpoint, log: o.Log,
 		ctx: context.Background(), attrTimeout: cacheTimeout,
 		noXattr: o.NoXattr, acl: !o.NoXattr && (o.ACL || o.AllowOther),
-		writeback: !o.NoWriteback && !v.ReadOnly(), ended: make(chan struct{}),
+		writeback: !o.NoWriteback && !v.ReadOnly(), ended: make(chan struct{}), ballast: newBallast(),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

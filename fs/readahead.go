@@ -10,8 +10,12 @@ import (
 // requestSize is the most that one READ or WRITE carries, in bytes: 256 pages, the most that the kernel offers.
 const requestSize = 1 << 20
 
-// raiseReadAhead makes the kernel ask for as much at once as a request carries when a file is read from one end to the
-// other. What it agrees to in INIT is 128 KiB at most; more is set where it keeps the tunables of the mount's backing device,
+// readAhead is how far ahead the kernel reads where a file is read from one end to the other, in bytes: several
+// requests, so that all processors decrypt.
+const readAhead = 4 * requestSize
+
+// raiseReadAhead makes the kernel ask for whole requests, and for the next ones before they are needed, where a file is
+// read in order. What it agrees to in INIT is 128 KiB at most; more is set where it keeps the tunables of the mount's backing device,
 // which only root may.
 func (m *Mount) raiseReadAhead() error {
 	var st unix.Statx_t
@@ -24,7 +28,7 @@ func (m *Mount) raiseReadAhead() error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprint(f, requestSize>>10)
+	_, err = fmt.Fprint(f, readAhead>>10)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}

@@ -135,10 +135,10 @@ func checkRequests(t *testing.T, beforeWrite map[string]uint64, noXattr bool) {
 			}
 		}
 	}
-	create("first")() // answers to what is only asked once: OPEN, FLUSH, GETXATTR
+	create("first")() // answers to what is only asked once: CREATE, OPEN, FLUSH, GETXATTR
 	read("first")()
 
-	written := map[string]uint64{"LOOKUP": 1, "CREATE": 1, "WRITE": 1}
+	written := map[string]uint64{"LOOKUP": 1, "MKNOD": 1, "WRITE": 1}
 	maps.Copy(written, beforeWrite)
 	m.wantRequests("create, write 4 KiB, close", create("a"), written)
 	m.wantRequests("write again", func() {
@@ -163,7 +163,7 @@ func checkRequests(t *testing.T, beforeWrite map[string]uint64, noXattr bool) {
 			t.Fatal(err)
 		}
 	}, map[string]uint64{"LOOKUP": 1, "UNLINK": 1})
-	asTar := map[string]uint64{"LOOKUP": 1, "CREATE": 1, "WRITE": 1}
+	asTar := map[string]uint64{"LOOKUP": 1, "MKNOD": 1, "WRITE": 1}
 	if !noXattr {
 		asTar["GETXATTR"] = 2 // chown asks, too
 	}
@@ -183,6 +183,9 @@ func checkRequests(t *testing.T, beforeWrite map[string]uint64, noXattr bool) {
 	delete(got, "SETATTR")
 	if !maps.Equal(got, asTar) {
 		t.Errorf("a file made as tar does: %v, want %v", got, asTar)
+	}
+	if n := m.Mount.Counts().Snapshot()["RELEASE"]; n != 0 {
+		t.Errorf("%d RELEASE of files: the kernel has handles", n)
 	}
 }
 

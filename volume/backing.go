@@ -204,13 +204,20 @@ func pwriteFull(k Backing, fd int, b []byte, cipherOff int64) (int, error) {
 // is errTooLong, so that nothing planted can make us read without end, and what
 // is none is errNotPlain.
 func readSmall(k Backing, dirfd int, name string, limit int) ([]byte, error) {
-	fd, err := openPlain(k, dirfd, name, unix.O_RDONLY)
+	fd, size, err := openPlainSized(k, dirfd, name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer k.Close(fd)
-	b := make([]byte, limit+1)
-	n, err := preadFull(k, fd, b, 0)
+	// What is longer by now is another file under that name.
+	b := make([]byte, min(int64(limit), size)+1)
+	n, err := k.Pread(fd, b, 0)
+	if err == nil && int64(n) != size {
+		b = append(b, make([]byte, limit+1-len(b))...)
+		var more int
+		more, err = preadFull(k, fd, b[n:], int64(n))
+		n += more
+	}
 	if err != nil {
 		return nil, err
 	}

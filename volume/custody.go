@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kmsfs/crypto"
@@ -43,6 +44,8 @@ type volumeKeys struct {
 	dirs     *crypto.DirCipher
 	binder   *crypto.Binder
 	xattrs   *crypto.XattrCipher
+	dataKeys *crypto.DataKeyCipher
+	encoded  atomic.Pointer[encodedName]
 }
 
 // deriveVolumeKeys takes the volume key over.
@@ -54,7 +57,7 @@ func deriveVolumeKeys(vk *crypto.Key, id crypto.ID) (*volumeKeys, error) {
 	}
 	return &volumeKeys{
 		vk: vk, names: names, symlinks: crypto.NewSymlinkCipher(vk, id), dirs: crypto.NewDirCipher(vk, id),
-		binder: crypto.NewBinder(vk), xattrs: crypto.NewXattrCipher(vk),
+		binder: crypto.NewBinder(vk), xattrs: crypto.NewXattrCipher(vk), dataKeys: crypto.NewDataKeyCipher(vk, id),
 	}, nil
 }
 
@@ -64,6 +67,7 @@ func (k *volumeKeys) wipe() {
 	k.dirs.Wipe()
 	k.binder.Wipe()
 	k.xattrs.Wipe()
+	k.dataKeys.Wipe()
 	k.vk.Wipe()
 }
 

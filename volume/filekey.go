@@ -45,7 +45,7 @@ func (v *Volume) unwrapFile(ctx context.Context, id crypto.ID) (*fileKeys, error
 // fileSecret makes the file's secret of a data key that an entry of sc held, and
 // checks that it is the one sc commits to. The caller wipes both.
 func (v *Volume) fileSecret(sc *crypto.Sidecar, dek *crypto.Key) (*crypto.Key, error) {
-	secret := crypto.FileSecret(v.vk, dek)
+	secret := v.dataKeys.FileSecret(dek)
 	if err := sc.CheckCommitment(secret); err != nil {
 		secret.Wipe()
 		return nil, &sidecarError{sidecarPath(sc.File), err}
@@ -75,7 +75,7 @@ func (v *Volume) unwrapEntry(ctx context.Context, sc *crypto.Sidecar) (*crypto.K
 		if len(sc.Keys) != 1 || sc.Keys[0].Provider != volumeProvider || sc.Keys[0].KeyID != "" {
 			return nil, &sidecarError{name, errors.New("it is not of key mode volume")}
 		}
-		dek, err := crypto.UnwrapDataKey(v.vk, v.id, sc.File, sc.Keys[0].Wrapped)
+		dek, err := v.dataKeys.Unwrap(sc.File, sc.Keys[0].Wrapped)
 		if err != nil {
 			return nil, &sidecarError{name, err}
 		}
@@ -154,7 +154,7 @@ func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
 	if err != nil {
 		return newFileKey{}, err
 	}
-	secret := crypto.FileSecret(v.vk, dek)
+	secret := v.dataKeys.FileSecret(dek)
 	dek.Wipe()
 	sc := &crypto.Sidecar{
 		Volume: v.id, File: id, Keys: wrapped,
@@ -176,7 +176,7 @@ func (v *Volume) generate(ctx context.Context, id crypto.ID, wrappers []ConfigKe
 		if err != nil {
 			return nil, nil, err
 		}
-		w, err := crypto.WrapDataKey(v.vk, v.random, v.id, id, dek)
+		w, err := v.dataKeys.Wrap(v.random, id, dek)
 		return dek, []crypto.WrappedKey{{Provider: volumeProvider, Wrapped: w}}, err
 	}
 	ec := dataKeyContext(v.id, id)

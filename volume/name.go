@@ -53,14 +53,26 @@ func (n *Node) encode(name string) (entryName, error) {
 	if err != nil {
 		return entryName{}, err
 	}
+	if last := n.vol.encoded.Load(); last != nil && last.dir == id && last.plain == name {
+		return last.entryName, nil
+	}
 	enc, err := n.vol.names.Encrypt(id, name)
 	if err != nil {
 		return entryName{}, fmt.Errorf("%w: %w", unix.EINVAL, err)
 	}
-	if len(enc) <= crypto.MaxBackingName {
-		return entryName{plain: name, backing: enc}, nil
+	e := entryName{plain: name, backing: enc}
+	if len(enc) > crypto.MaxBackingName {
+		e.backing, e.full = crypto.ShortName(enc), enc
 	}
-	return entryName{plain: name, backing: crypto.ShortName(enc), full: enc}, nil
+	n.vol.encoded.Store(&encodedName{dir: id, entryName: e})
+	return e, nil
+}
+
+// encodedName is a name in a directory: the one that was asked for last, since who
+// creates or removes something has looked it up just before.
+type encodedName struct {
+	dir crypto.ID
+	entryName
 }
 
 // decode gives the plaintext name of a backing entry of directory n, whose ID

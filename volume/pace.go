@@ -77,13 +77,21 @@ func (p *pace) failed(now time.Time, err error) {
 // resting tells whether calls fail at present.
 func (p *pace) resting(now time.Time) bool { return now.Before(p.rest) }
 
+// quickCall is the time below which a call goes nowhere: nothing is waited for, and
+// several at once only compete with who wants the keys.
+const quickCall = time.Millisecond
+
 // width is how many calls to have under way.
 func (p *pace) width() int {
-	width := p.least
+	least := p.least
+	if p.call > 0 && p.call < quickCall {
+		least = 1
+	}
+	width := least
 	if p.gap > 0 {
 		width = int(2 * p.call / p.gap)
 	}
-	width = min(max(width, p.least), p.most)
+	width = min(max(width, least), p.most)
 	if p.limit > 0 {
 		width = min(width, p.limit)
 	}

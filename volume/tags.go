@@ -4,6 +4,8 @@ package volume
 // a change or written, so that overwriting them needs no read for the root.
 // A zero tag stands for a hole. It is guarded by file.write.
 type tagCache struct {
+	first  [firstTags][16]byte // most files have no more blocks
+	known  uint8               // bit i: first[i] is valid
 	chunks map[uint64]*tagChunk
 }
 
@@ -13,12 +15,16 @@ type tagChunk struct {
 }
 
 const (
+	firstTags    = 4
 	tagsPerChunk = 64
 	// 1,024 chunks cover 256 MiB of a file in 1 MiB of memory.
 	maxTagChunks = 1024
 )
 
 func (c *tagCache) get(index uint64) (tag [16]byte, ok bool) {
+	if index < firstTags {
+		return c.first[index], c.known&(1<<index) != 0
+	}
 	ch := c.chunks[index/tagsPerChunk]
 	if ch == nil || ch.known&(1<<(index%tagsPerChunk)) == 0 {
 		return tag, false
@@ -27,6 +33,11 @@ func (c *tagCache) get(index uint64) (tag [16]byte, ok bool) {
 }
 
 func (c *tagCache) set(index uint64, tag [16]byte) {
+	if index < firstTags {
+		c.first[index] = tag
+		c.known |= 1 << index
+		return
+	}
 	ch := c.chunks[index/tagsPerChunk]
 	if ch == nil {
 		if c.chunks == nil {
@@ -48,4 +59,4 @@ func (c *tagCache) trim() {
 }
 
 // clear forgets everything.
-func (c *tagCache) clear() { c.chunks = nil }
+func (c *tagCache) clear() { *c = tagCache{} }
