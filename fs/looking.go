@@ -13,8 +13,8 @@ import (
 
 const (
 	// lookAhead is for how many entries a listing has attributes unasked. That takes
-	// 20 ms where nobody wants them, and as many LOOKUPs half a second where somebody
-	// does. Few directories are larger, and from there on names are cheap.
+	// some 30 ms where nobody wants them; as many LOOKUPs take a quarter of a second
+	// where somebody does. Few directories are larger, and of those the rest is cheap.
 	lookAhead = 2500
 	// probe is how many entries are but names then, in an answer of their own. If one
 	// of them is looked up, the next lookAhead entries have attributes again.
