@@ -18,6 +18,18 @@ func (l *crashLoad) scripted() {
 	l.sync(e, true)
 	l.link(e, l.mkdir(l.root))
 	l.sync(e, true)
+	// Nothing is synced of a file and a directory before they leave names that are long.
+	long := strings.Repeat("z", 200)
+	k, m := l.create(l.root), l.mkdir(l.root)
+	l.rename(k.where[0], placed{l.root, "k" + long})
+	l.rename(k.where[0], placed{l.root, "k"})
+	l.write(k, 0, 5000)
+	l.sync(k, true)
+	l.rename(m.where[0], placed{l.root, "m" + long})
+	k = l.create(m)
+	l.rename(m.where[0], placed{l.root, "m"})
+	l.write(k, 0, 5000)
+	l.sync(k, true)
 	// A directory and a file in it, both found by who syncs the usual way.
 	d := l.mkdir(l.root)
 	f := l.create(d)

@@ -31,6 +31,7 @@ const (
 	debtSidecar debtKind = iota
 	debtRecord           // of a directory
 	debtName             // the file of a long name
+	debtMove             // of a file or directory that nothing was synced of, from where it could not be read
 )
 
 // debt is one write. Another one of the same place is another debt.
@@ -41,6 +42,7 @@ type debt struct {
 
 func sidecarDebt(id crypto.ID) debtKey { return debtKey{kind: debtSidecar, id: id} }
 func recordDebt(id crypto.ID) debtKey  { return debtKey{kind: debtRecord, id: id} }
+func moveDebt(id crypto.ID) debtKey    { return debtKey{kind: debtMove, id: id} }
 func nameDebt(dir *Node, backing string) debtKey {
 	return debtKey{kind: debtName, dir: dir, name: backing}
 }

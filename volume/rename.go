@@ -143,6 +143,9 @@ func (m *move) run() error {
 	if err == nil {
 		err = m.to.dir.payForArrival(m.from.node, m.from.dir, m.to.name.backing)
 	}
+	if err == nil && exchange {
+		err = m.from.dir.payForArrival(m.to.node, m.to.dir, m.from.name.backing)
+	}
 	if err != nil {
 		if m.to.node == nil {
 			m.vol.dropLongName(m.to.desc.fd, m.to.name.backing)
@@ -155,9 +158,11 @@ func (m *move) run() error {
 			m.unbind(m.to.node, &m.to)
 		}
 	}
+	m.oweMoves(exchange)
 	if err == nil {
 		err = m.carryOut(exchange, doom, in.id)
 	}
+	m.oweMoves(exchange)
 	if err != nil {
 		m.unbind(m.from.node, &m.from)
 		if exchange {
@@ -168,6 +173,14 @@ func (m *move) run() error {
 		return err
 	}
 	return nil
+}
+
+// oweMoves notes what leaves its place.
+func (m *move) oweMoves(exchange bool) {
+	m.from.node.oweMove(m.from.place())
+	if exchange {
+		m.to.node.oweMove(m.to.place())
+	}
 }
 
 // carryOut renames, tells the nodes where they are, and clears old bindings.

@@ -41,6 +41,9 @@ func (n *Node) Sync(dataOnly bool) error {
 		if err := n.vol.paySidecar(f.id); err != nil {
 			return err
 		}
+		if err := n.payMove(f.id); err != nil {
+			return err
+		}
 		return n.payParents()
 	case unix.S_IFDIR:
 		if err := n.syncEntries(); err != nil {
@@ -113,7 +116,7 @@ func (n *Node) payName(backing string) error {
 // name, did not reach the disk with the move. A file that was never synced has no
 // such content.
 func (n *Node) payForArrival(moved, from *Node, backing string) error {
-	if n.vol.debts.size() == 0 || moved.isFresh() {
+	if n.vol.debts.size() == 0 || moved.IsRegular() && moved.freshID() != (crypto.ID{}) {
 		return nil
 	}
 	if err := n.payName(backing); err != nil {
@@ -128,11 +131,57 @@ func (n *Node) payForArrival(moved, from *Node, backing string) error {
 	return n.payParents()
 }
 
-// isFresh tells whether a data file was made in this mount and never synced.
-func (n *Node) isFresh() bool {
+// freshID is the ID of a file or directory that nothing was synced of, zero of others.
+func (n *Node) freshID() (id crypto.ID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.file != nil && n.vol.debts.has(sidecarDebt(n.file.id))
+	switch {
+	case n.file != nil && n.vol.debts.has(sidecarDebt(n.file.id)):
+		return n.file.id
+	case n.dir != nil && n.vol.debts.has(recordDebt(n.dir.id)):
+		return n.dir.id
+	}
+	return id
+}
+
+// oweMove notes that n leaves p, before it does and again when it has. A power cut
+// could bring it back there, and what is synced of it meanwhile would have a name
+// that nobody can read, if that or the record of a directory above did not last.
+func (n *Node) oweMove(p place) {
+	if id := n.freshID(); id != (crypto.ID{}) && p.owes() {
+		n.vol.debts.owe(moveDebt(id), nil)
+	}
+}
+
+// owes tells whether the place could not be read if the power were cut now.
+func (p place) owes() bool {
+	b := &p.parent.vol.debts
+	if b.has(nameDebt(p.parent, p.backing)) {
+		return true
+	}
+	for n := p.parent; n != n.vol.root; n = p.parent {
+		id, err := n.dirID()
+		if err != nil || b.has(recordDebt(id)) || b.has(moveDebt(id)) {
+			return true
+		}
+		var ok bool
+		if p, ok = n.at(); !ok || b.has(nameDebt(p.parent, p.backing)) {
+			return true
+		}
+	}
+	return false
+}
+
+// payMove makes it durable that n, which has that ID, is where it is.
+func (n *Node) payMove(id crypto.ID) error {
+	return n.vol.debts.pay(moveDebt(id), func() error {
+		for _, p := range n.known() {
+			if err := p.parent.syncDir(); err != nil {
+				return fmt.Errorf("sync directory that %q was moved to: %w", n.Path(), err)
+			}
+		}
+		return nil
+	})
 }
 
 // payDir makes the directory's record durable, with its name.
@@ -142,6 +191,9 @@ func (n *Node) payDir() error {
 	}
 	id, err := n.dirID()
 	if err != nil {
+		return err
+	}
+	if err := n.payMove(id); err != nil {
 		return err
 	}
 	return n.vol.debts.pay(recordDebt(id), func() error {
