@@ -18,7 +18,7 @@ func (l *crashLoad) scripted() {
 	l.sync(e, true)
 	l.link(e, l.mkdir(l.root))
 	l.sync(e, true)
-	// Nothing is synced of a file and a directory before they leave names that are long.
+	// Nothing is synced of a file, nor of what is in a directory, before they leave names that are long.
 	long := strings.Repeat("z", 200)
 	k, m := l.create(l.root), l.mkdir(l.root)
 	l.rename(k.where[0], placed{l.root, "k" + long})

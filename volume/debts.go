@@ -31,7 +31,7 @@ const (
 	debtSidecar debtKind = iota
 	debtRecord           // of a directory
 	debtName             // the file of a long name
-	debtMove             // of a file or directory that nothing was synced of, from where it could not be read
+	debtMove             // of a file that was never synced, from where it could not be read
 )
 
 // debt is one write. Another one of the same place is another debt.

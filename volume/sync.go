@@ -116,7 +116,7 @@ func (n *Node) payName(backing string) error {
 // name, did not reach the disk with the move. A file that was never synced has no
 // such content.
 func (n *Node) payForArrival(moved, from *Node, backing string) error {
-	if n.vol.debts.size() == 0 || moved.IsRegular() && moved.freshID() != (crypto.ID{}) {
+	if _, fresh := moved.fresh(); fresh || n.vol.debts.size() == 0 {
 		return nil
 	}
 	if err := n.payName(backing); err != nil {
@@ -131,48 +131,47 @@ func (n *Node) payForArrival(moved, from *Node, backing string) error {
 	return n.payParents()
 }
 
-// freshID is the ID of a file or directory that nothing was synced of, zero of others.
-func (n *Node) freshID() (id crypto.ID) {
+// fresh is the ID of a data file that was made in this mount and never synced.
+func (n *Node) fresh() (id crypto.ID, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	switch {
-	case n.file != nil && n.vol.debts.has(sidecarDebt(n.file.id)):
-		return n.file.id
-	case n.dir != nil && n.vol.debts.has(recordDebt(n.dir.id)):
-		return n.dir.id
+	if n.file != nil && n.vol.debts.has(sidecarDebt(n.file.id)) {
+		return n.file.id, true
 	}
-	return id
+	return id, false
 }
 
-// oweMove notes that n leaves p, before it does and again when it has. A power cut
-// could bring it back there, and what is synced of it meanwhile would have a name
-// that nobody can read, if that or the record of a directory above did not last.
+// oweMove notes that a file leaves p, before it does and again when it has. A power
+// cut could bring it back there, and what is synced of it meanwhile would have a
+// name that nobody can read, if that or the record of a directory above did not last.
+// For a directory that nothing was synced of, payDir sees to that.
 func (n *Node) oweMove(p place) {
-	if id := n.freshID(); id != (crypto.ID{}) && p.owes() {
+	if id, ok := n.fresh(); ok && p.owes() {
 		n.vol.debts.owe(moveDebt(id), nil)
 	}
 }
 
 // owes tells whether the place could not be read if the power were cut now.
 func (p place) owes() bool {
-	b := &p.parent.vol.debts
-	if b.has(nameDebt(p.parent, p.backing)) {
+	if p.isDue() {
 		return true
 	}
-	for n := p.parent; n != n.vol.root; n = p.parent {
-		id, err := n.dirID()
-		if err != nil || b.has(recordDebt(id)) || b.has(moveDebt(id)) {
-			return true
-		}
-		var ok bool
-		if p, ok = n.at(); !ok || b.has(nameDebt(p.parent, p.backing)) {
+	for above := range p.parent.climb() {
+		if above.isDue() {
 			return true
 		}
 	}
 	return false
 }
 
-// payMove makes it durable that n, which has that ID, is where it is.
+// isDue tells whether there is something that pay would make durable.
+func (p place) isDue() bool {
+	b := &p.parent.vol.debts
+	id, err := p.parent.dirID()
+	return err != nil || b.has(recordDebt(id)) || b.has(nameDebt(p.parent, p.backing))
+}
+
+// payMove makes it durable that the file with that ID is where it is.
 func (n *Node) payMove(id crypto.ID) error {
 	return n.vol.debts.pay(moveDebt(id), func() error {
 		for _, p := range n.known() {
@@ -191,9 +190,6 @@ func (n *Node) payDir() error {
 	}
 	id, err := n.dirID()
 	if err != nil {
-		return err
-	}
-	if err := n.payMove(id); err != nil {
 		return err
 	}
 	return n.vol.debts.pay(recordDebt(id), func() error {
