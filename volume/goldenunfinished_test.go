@@ -34,12 +34,12 @@ func goldenStops() []goldenStop {
 	// A sidecar, too, is removed some time after its file.
 	removal := func(c call) bool { return c.op == "unlinkat" && len(c.name) != 32 }
 	data := func(c call) bool { return c.op == "pwrite" && c.off > 0 }
-	replaced := 0
+	var replaced atomic.Int32
 	third := func(c call) bool {
 		if c.op == "renameat2" && strings.HasPrefix(c.name, dataTmpPrefix) {
-			replaced++
+			replaced.Add(1)
 		}
-		return replaced == 2 && data(c)
+		return replaced.Load() == 2 && data(c)
 	}
 	create := in("names/new", func(d *Node, name string) error { _, _, err := d.Create(name, 0o600, Owner{}); return err })
 	create2 := in("names/newer", func(d *Node, name string) error { _, _, err := d.Create(name, 0o600, Owner{}); return err })
