@@ -21,7 +21,7 @@ func TestNothingIsAllocatedForEachBlock(t *testing.T) {
 	}
 	v := newBench(t, ModeVolume).open()
 	f := createFile(t, v.Root(), "f", pattern(maxWrite, 1))
-	quietPool(v) // allocations of others count, too
+	quietPool(v)                                     // allocations of others count, too
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it empties pools
 	ctx := context.Background()
 	data := pattern(maxWrite, 2)
