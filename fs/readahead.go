@@ -15,8 +15,8 @@ const requestSize = 1 << 20
 const readAhead = 4 * requestSize
 
 // raiseReadAhead makes the kernel ask for whole requests, and for the next ones before they are needed, where a file is
-// read in order. What it agrees to in INIT is 128 KiB at most; more is set where it keeps the tunables of the mount's backing device,
-// which only root may.
+// read in order. What it agrees to in INIT is 128 KiB at most; more is set where it keeps the tunables of the mount's
+// backing device, which only root may.
 func (m *Mount) raiseReadAhead() error {
 	var st unix.Statx_t
 	// No attribute is asked for, so this sends no request to the mount, which is ourselves.

@@ -158,11 +158,11 @@ func (m *move) run() error {
 			m.unbind(m.to.node, &m.to)
 		}
 	}
-	m.oweMoves(exchange)
 	if err == nil {
+		m.oweMoves(exchange)
 		err = m.carryOut(exchange, doom, in.id)
+		m.oweMoves(exchange)
 	}
-	m.oweMoves(exchange)
 	if err != nil {
 		m.unbind(m.from.node, &m.from)
 		if exchange {
