@@ -19,6 +19,27 @@ import (
 	"kmsfs/kmsprovider"
 )
 
+// Between making a sidecar and writing it a mount may be anywhere, longer than a pass takes.
+func TestARewrapWaitsForASidecarThatIsBeingWritten(t *testing.T) {
+	b := filledBench(t, ModeFile, 3)
+	v := b.open()
+	path := b.sidecarOf(v, fileName(1))
+	b.close(v)
+	whole := readPath(t, path)
+	truncate(t, path, 0)
+	looked := 0 // at all sidecars, in the passes so far
+	r := b.mustRewrap(zeroKey, zeroKey, func(o *RewrapOptions) {
+		o.Progress = func(done, total int) {
+			if looked++; looked == total {
+				overwrite(t, path, 0, whole)
+			}
+		}
+	})
+	if len(r.Damaged) > 0 || r.Proven != r.Sidecars || !r.Complete {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestALiveMountFollowsARewrapWhileItMakesFiles(t *testing.T) {
 	const before = 40
 	b := filledBench(t, ModeFile, before)

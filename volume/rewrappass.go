@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -22,8 +23,11 @@ const rewrapConcurrency = 16
 // convergeAll goes over all sidecars until a pass finds none to replace. That one
 // proves the rest: every sidecar that it saw names exactly the active keys, and
 // was opened, byte for byte as it is, in this run. What live mounts make
-// meanwhile names the active keys from the start.
+// meanwhile names the active keys from the start. A sidecar that cannot be parsed may
+// be one that such a mount has made and is about to write: another pass tells, a while
+// later. Should that not have been enough, no key is given up, and nothing is lost.
 func (r *rewrap) convergeAll(ctx context.Context) error {
+	var unparsed []crypto.ID // by the last pass
 	for {
 		ids, err := r.vol.sidecars.list(true)
 		if err != nil {
@@ -41,11 +45,20 @@ func (r *rewrap) convergeAll(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("rewrap, after %d of %d sidecars: %w", p.done, p.total, err)
 		}
-		if p.rewritten == 0 {
+		if p.rewritten == 0 && !slices.ContainsFunc(p.unparsed, func(id crypto.ID) bool { return !slices.Contains(unparsed, id) }) {
 			return nil
+		}
+		if unparsed = p.unparsed; len(unparsed) > 0 {
+			select {
+			case <-time.After(writingTime):
+			case <-ctx.Done():
+			}
 		}
 	}
 }
+
+// writingTime is far more than there is between making a sidecar and writing it.
+const writingTime = 100 * time.Millisecond
 
 // rewrapPass is one look at all sidecars.
 type rewrapPass struct {
@@ -58,7 +71,8 @@ type rewrapPass struct {
 	proven    int
 	rewritten int
 	damaged   []DamagedSidecar
-	shelves   [256]bool // whose names are not durable
+	unparsed  []crypto.ID // of those
+	shelves   [256]bool   // whose names are not durable
 }
 
 func (p *rewrapPass) run(ctx context.Context, ids []crypto.ID) error {
@@ -107,6 +121,9 @@ func (p *rewrapPass) look(ctx context.Context, id crypto.ID) error {
 		delete(p.rewrap.proven, id)
 	case o.damage != nil:
 		p.seen++
+		if errors.Is(o.damage, crypto.ErrMalformed) {
+			p.unparsed = append(p.unparsed, id)
+		}
 		p.damaged = append(p.damaged, DamagedSidecar{Name: sidecarPath(id), Error: o.damage.Error()})
 	default:
 		p.seen++
