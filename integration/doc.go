@@ -22,7 +22,7 @@
 //	ways_test.go          the ways to mount that they run with
 //	apps_test.go copy_test.go postgres_test.go   programs that people run
 //	mount8_test.go        mount(8), fstab and umount(8)
-//	kill_test.go          kill -9 of the daemon
+//	kill_test.go killload_test.go   kill -9 of the daemon, and what is written meanwhile
 //	requests_test.go      FUSE requests per operation
 //	calls_test.go         calls to the KMS, likewise
 //	awskeys_test.go       keys from moto and from the served local KMS; calls counted
