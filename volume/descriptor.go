@@ -298,5 +298,18 @@ func raiseDescriptorLimit() (int, error) {
 		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &lim)
 		_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
 	}
-	return int(max(16, min(lim.Cur/2, 1<<14))), nil
+	limit := int(max(16, min(lim.Cur/2, 1<<14)))
+	growDescriptorTable(min(limit+limit/2, int(min(lim.Cur, 1<<20))-1))
+	return limit, nil
+}
+
+// growDescriptorTable makes the kernel's table of this process's descriptors
+// large enough for the number n. It doubles by itself when it is full, and then
+// whoever opens a file waits for a grace period of RCU, 10 to 20 ms, since the
+// threads share the table; this way one wait, at the mount, is all. Failing
+// costs that alone.
+func growDescriptorTable(n int) {
+	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, n); err == nil {
+		_ = unix.Close(fd)
+	}
 }
