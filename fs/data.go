@@ -16,6 +16,7 @@ var _ = (fusefs.NodeReader)((*node)(nil))
 
 // Read decrypts straight into the reply's buffer.
 func (n *node) Read(_ context.Context, _ fusefs.FileHandle, dest []byte, plainOff int64) (fuse.ReadResult, syscall.Errno) {
+	n.reads()
 	got, err := n.v.ReadAt(n.m.ctx, dest, plainOff)
 	if err != nil {
 		return nil, n.m.errnoOf("read", err)

@@ -44,6 +44,7 @@ type dirHandle struct {
 	next    volume.Entry // read, and not answered yet, where there is one
 	hasNext bool
 	looking looking
+	listed  []uint64 // inode numbers of entries that were answered with attributes
 }
 
 // entries calls add with the entries from position off on, until it has no room.
@@ -72,6 +73,14 @@ func (h *dirHandle) entries(off uint64, add func(volume.Entry) bool) syscall.Err
 		}
 		h.at, h.hasNext = h.next.Off, false
 	}
+}
+
+// tellOrder lets foresight know what was listed so far, and in which order.
+func (h *dirHandle) tellOrder() {
+	h.mu.Lock()
+	listed := h.listed
+	h.mu.Unlock()
+	h.n.listed.Store(&listed)
 }
 
 func direntOf(e volume.Entry) fuse.DirEntry {
@@ -130,10 +139,14 @@ func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 	h := v.(*dirHandle)
 	header := in.InHeader
 	answered := 0
+	defer h.tellOrder()
 	return fuse.Status(h.entries(in.Offset, func(e volume.Entry) bool {
 		if in.Offset == 0 && answered == 0 || h.looking.looked.Load() {
 			r.m.lookers.remove(in.NodeId, h)
 			h.looking.again()
+		}
+		if in.Offset == 0 && answered == 0 {
+			h.listed = nil
 		}
 		if h.looking.ends(answered) {
 			return false
@@ -153,6 +166,8 @@ func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 			}
 			if !r.told(entry, r.RawFileSystem.Lookup(cancel, &header, e.Name, entry)).Ok() {
 				*entry = fuse.EntryOut{}
+			} else if len(h.listed) < foresightLimit {
+				h.listed = append(h.listed, e.Ino)
 			}
 		}
 		return true

@@ -10,6 +10,7 @@
 //	data.go     read, write, fsync
 //	dir.go      reading directories
 //	looking.go  which of their entries come with attributes
+//	foresight.go  opening files before they are read
 //	xattr.go    extended attributes; ACLs, where they are enforced
 //	raw.go      what the node API hides: OPEN, FLUSH and write flags
 //	rawxattr.go the same of attributes: setgid, and umask against default ACLs

@@ -66,6 +66,8 @@ type Mount struct {
 	opening sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel
 	dirs    sync.Map // *dirHandle by number
 	lookers lookers
+
+	foresight foresight
 }
 
 // cacheTimeout is how long the kernel may believe entries and attributes. One
@@ -120,6 +122,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		if m.latency != nil {
 			m.latency.close()
 		}
+		m.foresight.close()
 		close(m.ended)
 	}()
 	if err := server.WaitMount(); err != nil {

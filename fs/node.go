@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"sync/atomic"
 	"syscall"
 
 	fusefs "github.com/hanwen/go-fuse/v2/fs"
@@ -17,6 +18,9 @@ type node struct {
 	fusefs.Inode
 	m *Mount
 	v *volume.Node
+
+	first  atomic.Int32             // files: whether one was read, see foresight
+	listed atomic.Pointer[[]uint64] // directories: inode numbers in the order of the last listing
 }
 
 // inode wraps a volume node for the bridge, which takes the one it knows
@@ -32,7 +36,12 @@ func stableAttr(v *volume.Node) fusefs.StableAttr {
 var _ = (fusefs.NodeOnForgetter)((*node)(nil))
 
 // OnForget lets go of what the volume holds open for the node.
-func (n *node) OnForget() { n.v.Forget() }
+func (n *node) OnForget() {
+	if n.v.IsDir() {
+		n.m.foresight.forgotten(n)
+	}
+	n.v.Forget()
+}
 
 var _ = (fusefs.NodeLookuper)((*node)(nil))
 

@@ -14,6 +14,7 @@
 //	privileges_test.go    what a daemon of root has given up, and must still be able to do
 //	readdir_test.go       directories that change while they are read
 //	listing_test.go       which entries of a listing come with attributes
+//	foresight_test.go     files that are opened before they are read
 //	sharing_test.go       mappings and direct access, between processes
 //	locks_test.go         locks, between processes
 //	interrupt_test.go     signals while an operation waits for the KMS

@@ -166,3 +166,26 @@ func (f *file) checkRoot(keys *fileKeys, span []byte) error {
 	}
 	return nil
 }
+
+// Foresee does what the first read of a file begins with, as far as no KMS is asked
+// for it: the backing file is opened, the record authenticated, and where the
+// volume key wraps the data keys, this file's is unwrapped. What fails is for
+// the reader to find.
+func (n *Node) Foresee() {
+	v := n.vol
+	if v.custody.gate.enter(ordinary) != nil {
+		return
+	}
+	defer v.custody.gate.leave()
+	f, err := n.openFile(false)
+	if err != nil {
+		return
+	}
+	defer f.release()
+	if v.mode != ModeVolume {
+		return
+	}
+	if k, err := f.unlock(v.ctx); err == nil {
+		k.release()
+	}
+}
