@@ -6,16 +6,15 @@
 //
 //   - No exported function takes a nonce. Whatever seals draws its nonces from the random source it was given;
 //     production passes crypto/rand.Reader, and any source must be safe for concurrent use where the sealer is.
-//   - Every AEAD is XAES-256-GCM (C2SP), so a random nonce never needs a count of messages, except within one writer
-//     session, which limits itself (see session in keyring.go).
+//   - Every AEAD but that of names, AES-SIV, is XAES-256-GCM (C2SP), so a random nonce never needs a count of messages,
+//     except within one writer session, which limits itself (see session in keyring.go).
 //   - What is opened is authenticated in full before any of it is returned. A destination is left zeroed on failure.
 //   - Bytes from disk never panic. ErrMalformed says that they have the wrong shape, ErrAuthentication that no holder
 //     of the key wrote them here. A panic always is a mistake of the calling code.
 //   - Parsers are strict: what parses marshals to the same bytes.
 //   - Key material is a *Key, which redacts itself in logs, can be wiped and refuses to be used afterwards. Ciphers
 //     have a Wipe as well, which overwrites what they expanded a key to (erase.go says how). Out of reach, and left to
-//     the garbage collector, are: what the library of AES-SIV made of its key, and derived keys that a keyring
-//     replaced.
+//     the garbage collector, are derived keys that a keyring replaced.
 //   - Sealing and opening blocks allocates nothing once the session's key is derived.
 //   - Every cipher is safe for concurrent use, except that Wipe must not run beside another use.
 //
@@ -43,6 +42,7 @@
 //	datakey.go    file secrets, and data keys wrapped by the volume key
 //	dirrecord.go  the record of a directory
 //	bind.go       bindings of records to a name in a directory
+//	siv.go        AES-SIV, deterministic
 //	names.go      file names
 //	symlink.go    symlink targets
 //	xattr.go      extended attributes

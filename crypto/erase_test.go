@@ -77,11 +77,14 @@ func TestAWipedCipherIsErased(t *testing.T) {
 	}
 	r := NewRooter(testKey(3))
 	held = append(held, memoryOf(t, r.block))
-	if len(held) != 3 {
-		t.Fatalf("%d keys are held, want 3", len(held))
+	n := testNames()
+	held = append(held, memoryOf(t, n.siv.mac), memoryOf(t, n.siv.ctr), n.siv.whole[:], n.siv.partial[:], n.siv.zero[:])
+	if len(held) != 8 {
+		t.Fatalf("%d keys are held, want 8", len(held))
 	}
 	c.Wipe()
 	r.Wipe()
+	n.Wipe()
 	for i, m := range held {
 		if bytes.Count(m, []byte{0}) != len(m) {
 			t.Errorf("of key %d something is left", i)

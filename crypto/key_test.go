@@ -88,7 +88,7 @@ func TestWipedKeyIsZeroAndRefusesWork(t *testing.T) {
 		"NewXAES":                func() { NewXAES(k) },
 		"NewRooter":              func() { NewRooter(k) },
 		"NewBlockCipher":         func() { NewBlockCipher(k, testFile) },
-		"NewNameCipher":          func() { _, _ = NewNameCipher(k) },
+		"NewNameCipher":          func() { NewNameCipher(k) },
 		"FileSecret":             func() { NewDataKeyCipher(other, testVolume).FileSecret(k) },
 		"FileSecret, volume key": func() { NewDataKeyCipher(k, testVolume).FileSecret(other) },
 		"Wrap":                   func() { _, _ = NewDataKeyCipher(other, testVolume).Wrap(newStream(1), testFile, k) },

@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-func testNames() *NameCipher { return must(NewNameCipher(testKey(1))) }
+func testNames() *NameCipher { return NewNameCipher(testKey(1)) }
 
 // sealName encrypts bytes that Encrypt would refuse.
 func sealName(n *NameCipher, dir ID, padded []byte) string {
-	return encodeBase64(must(n.siv.EncryptDeterministically(padded, dir[:])))
+	return encodeBase64(n.siv.seal(nil, padded, dir[:]))
 }
 
 func TestNamesOfEveryLengthDecrypt(t *testing.T) {
@@ -55,13 +55,13 @@ func TestNamesThatNoFileMayHaveAreRefused(t *testing.T) {
 		_, err := n.Encrypt(testDir, name)
 		wantError(t, err, ErrMalformed)
 		// Nor may one come out of a decryption, whoever encrypted it.
-		if _, err := n.Decrypt(testDir, sealName(n, testDir, pad(name))); !errors.Is(err, ErrMalformed) {
+		if _, err := n.Decrypt(testDir, sealName(n, testDir, pad(nil, name))); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%q decrypts: %v", name, err)
 		}
 	}
 	_, err := n.Encrypt(testDir, strings.Repeat("x", 256))
 	wantError(t, err, ErrTooLarge)
-	_, err = n.Decrypt(testDir, sealName(n, testDir, pad(strings.Repeat("x", 256))))
+	_, err = n.Decrypt(testDir, sealName(n, testDir, pad(nil, strings.Repeat("x", 256))))
 	wantError(t, err, ErrMalformed)
 }
 
@@ -76,7 +76,7 @@ func TestNameDecryptsOnlyInItsDirectory(t *testing.T) {
 	}
 	_, err := n.Decrypt(testFile, enc)
 	wantError(t, err, ErrAuthentication)
-	_, err = must(NewNameCipher(testKey(2))).Decrypt(testDir, enc)
+	_, err = NewNameCipher(testKey(2)).Decrypt(testDir, enc)
 	wantError(t, err, ErrAuthentication)
 	eachTampering(must(decodeBase64(enc)), func(_ int, tampered []byte) {
 		_, err := n.Decrypt(testDir, encodeBase64(tampered))
@@ -156,18 +156,49 @@ func FuzzEncryptName(f *testing.F) {
 }
 
 func FuzzUnpad(f *testing.F) {
-	addSeeds(f, func(b []byte) bool { _, err := unpad(b); return err == nil }, pad("a"), pad(strings.Repeat("x", 16)), make([]byte, 16), nil)
+	addSeeds(f, func(b []byte) bool { _, err := unpad(b); return err == nil }, pad(nil, "a"), pad(nil, strings.Repeat("x", 16)), make([]byte, 16), nil)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		name, err := unpad(b)
-		if err == nil && len(b)%16 == 0 && !bytes.Equal(pad(name), b) {
+		if err == nil && len(b)%16 == 0 && !bytes.Equal(pad(nil, string(name)), b) {
 			t.Errorf("%x is the padding of %q", b, name)
 		}
 	})
+}
+
+func TestNamesAllocateTheirResultAlone(t *testing.T) {
+	n := testNames()
+	for _, name := range []string{"x", "an ordinary name.txt", strings.Repeat("x", MaxName)} {
+		enc, room := must(n.Encrypt(testDir, name)), make([]byte, 0, MaxName+1)
+		text := []byte(enc)
+		wantNoAllocs(t, "decrypting into a buffer", func() { must(n.AppendDecrypted(room, testDir, text)) })
+		wantAllocs(t, "encrypting", 1, func() { must(n.Encrypt(testDir, name)) })
+		if len(name) > 1 { // Go has strings of one byte ready
+			wantAllocs(t, "decrypting", 1, func() { must(n.Decrypt(testDir, enc)) })
+		}
+	}
+}
+
+func TestANameIsAppendedToWhatIsThere(t *testing.T) {
+	n := testNames()
+	enc := []byte(must(n.Encrypt(testDir, "a name")))
+	if got, err := n.AppendDecrypted([]byte("before "), testDir, enc); err != nil || string(got) != "before a name" {
+		t.Errorf("%q, %v", got, err)
+	}
+	_, err := n.AppendDecrypted([]byte("before "), testFile, enc)
+	wantError(t, err, ErrAuthentication)
 }
 
 func BenchmarkEncryptName(b *testing.B) {
 	n := testNames()
 	for b.Loop() {
 		must(n.Encrypt(testDir, "an ordinary name.txt"))
+	}
+}
+
+func BenchmarkDecryptName(b *testing.B) {
+	n := testNames()
+	enc := must(n.Encrypt(testDir, "an ordinary name.txt"))
+	for b.Loop() {
+		must(n.Decrypt(testDir, enc))
 	}
 }

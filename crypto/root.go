@@ -25,11 +25,7 @@ type Rooter struct {
 
 // NewRooter takes the key that the file secret has for LabelRoot; it may be wiped afterwards.
 func NewRooter(root *Key) *Rooter {
-	block, err := aes.NewCipher(root.material())
-	if err != nil {
-		panic("crypto: " + err.Error()) // only for a wrong key length
-	}
-	return &Rooter{block: block}
+	return &Rooter{block: newAES(root.material())}
 }
 
 // Wipe overwrites the key; the rooter must not be used beside or after it.

@@ -92,11 +92,16 @@ func wantPanic(t *testing.T, what string, f func()) {
 
 func wantNoAllocs(t *testing.T, what string, f func()) {
 	t.Helper()
+	wantAllocs(t, what, 0, f)
+}
+
+func wantAllocs(t *testing.T, what string, want float64, f func()) {
+	t.Helper()
 	if raceDetector {
 		return
 	}
-	if n := testing.AllocsPerRun(200, f); n != 0 {
-		t.Errorf("%s allocates %v times", what, n)
+	if n := testing.AllocsPerRun(200, f); n != want {
+		t.Errorf("%s allocates %v times, want %v", what, n, want)
 	}
 }
 

@@ -27,21 +27,10 @@ type XAES struct {
 
 // NewXAES keeps nothing of k but its expansion: k may be wiped afterwards.
 func NewXAES(k *Key) *XAES {
-	block, err := aes.NewCipher(k.material())
-	if err != nil {
-		panic("crypto: " + err.Error()) // only for a wrong key length
-	}
-	x := &XAES{block: block}
-	// K1 is the CMAC subkey of NIST SP 800-38B, section 6.1: L = AES(0) doubled in GF(2^128).
-	var l [aes.BlockSize]byte
-	block.Encrypt(l[:], l[:])
-	for i := range l {
-		x.k1[i] = l[i] << 1
-		if i+1 < len(l) {
-			x.k1[i] |= l[i+1] >> 7
-		}
-	}
-	x.k1[len(l)-1] ^= 0x87 & -(l[0] >> 7)
+	x := &XAES{block: newAES(k.material())}
+	// K1 is the CMAC subkey of NIST SP 800-38B, section 6.1: AES(0) doubled.
+	x.block.Encrypt(x.k1[:], x.k1[:])
+	double(&x.k1)
 	return x
 }
 

@@ -27,11 +27,7 @@ func (n *NameCipher) EncryptXattrName(name string) (string, error) {
 	if err := checkXattrName(name); err != nil {
 		return "", fmt.Errorf("encrypt attribute name: %w", err)
 	}
-	sealed, err := n.siv.EncryptDeterministically([]byte(name), []byte(xattrAD))
-	if err != nil {
-		return "", fmt.Errorf("encrypt attribute name: %w", err)
-	}
-	return XattrPrefix + encodeBase64(sealed), nil
+	return XattrPrefix + encodeBase64(n.siv.seal(nil, []byte(name), []byte(xattrAD))), nil
 }
 
 // DecryptXattrName is the inverse of EncryptXattrName. ErrMalformed if enc has not the shape of an encrypted name,
@@ -48,9 +44,9 @@ func (n *NameCipher) DecryptXattrName(enc string) (string, error) {
 	if len(sealed) <= sivSize || len(sealed) > sivSize+MaxXattrName {
 		return "", fmt.Errorf("decrypt attribute name: %d bytes: %w", len(sealed), ErrMalformed)
 	}
-	name, err := n.siv.DecryptDeterministically(sealed, []byte(xattrAD))
+	name, err := n.siv.open(nil, sealed, []byte(xattrAD))
 	if err != nil {
-		return "", fmt.Errorf("decrypt attribute name: %w", ErrAuthentication)
+		return "", fmt.Errorf("decrypt attribute name: %w", err)
 	}
 	if err := checkXattrName(string(name)); err != nil {
 		return "", fmt.Errorf("decrypt attribute name: %w", err)

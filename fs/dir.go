@@ -164,6 +164,7 @@ func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 			if h.looking.left--; h.looking.left == 0 {
 				r.m.lookers.add(in.NodeId, h)
 			}
+			h.list.Expect(e)
 			if !r.told(entry, r.RawFileSystem.Lookup(cancel, &header, e.Name, entry)).Ok() {
 				*entry = fuse.EntryOut{}
 			} else if len(h.listed) < foresightLimit {

@@ -49,16 +49,11 @@ type volumeKeys struct {
 }
 
 // deriveVolumeKeys takes the volume key over.
-func deriveVolumeKeys(vk *crypto.Key, id crypto.ID) (*volumeKeys, error) {
-	names, err := crypto.NewNameCipher(vk)
-	if err != nil {
-		vk.Wipe()
-		return nil, err
-	}
+func deriveVolumeKeys(vk *crypto.Key, id crypto.ID) *volumeKeys {
 	return &volumeKeys{
-		vk: vk, names: names, symlinks: crypto.NewSymlinkCipher(vk, id), dirs: crypto.NewDirCipher(vk, id),
+		vk: vk, names: crypto.NewNameCipher(vk), symlinks: crypto.NewSymlinkCipher(vk, id), dirs: crypto.NewDirCipher(vk, id),
 		binder: crypto.NewBinder(vk), xattrs: crypto.NewXattrCipher(vk), dataKeys: crypto.NewDataKeyCipher(vk, id),
-	}, nil
+	}
 }
 
 func (k *volumeKeys) wipe() {
@@ -170,11 +165,7 @@ func (v *Volume) obtainKeys(ctx context.Context) error {
 		vk.Wipe()
 		return fmt.Errorf("the KMS gave another volume key than before: %w", ErrFingerprint)
 	}
-	keys, err := deriveVolumeKeys(vk, v.id)
-	if err != nil {
-		return err
-	}
-	v.volumeKeys = keys
+	v.volumeKeys = deriveVolumeKeys(vk, v.id)
 	if v.redo != nil {
 		v.redo.rekey(vk.Derive(crypto.LabelRedo))
 	}

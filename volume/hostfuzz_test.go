@@ -129,7 +129,7 @@ func (k *madeUp) Flistxattr(_ int, b []byte) (int, error) {
 
 func FuzzLongName(f *testing.F) {
 	vk := volumeKeyOf(1)
-	names := must(crypto.NewNameCipher(vk))(f)
+	names := crypto.NewNameCipher(vk)
 	dir := crypto.ID{4}
 	full := must(names.Encrypt(dir, strings.Repeat("n", 200)))(f)
 	k := &madeUp{}

@@ -26,8 +26,10 @@ type Listing struct {
 	id     crypto.ID
 	broken bool // the directory's own record is: no name can be decrypted
 	fd     int
+	room   *listingRoom // buf, until Close
 	buf    []byte
 	rest   []byte // what is left of buf
+	last   []byte // in buf: the backing name of what Next gave last, nil if it is not an ordinary one
 }
 
 // List opens the directory for reading its entries; the caller closes it. A
@@ -55,7 +57,8 @@ func (n *Node) List() (*Listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Listing{node: n, id: id, broken: broken, fd: fd, buf: make([]byte, 32<<10)}, nil
+	room := listings.Get().(*listingRoom)
+	return &Listing{node: n, id: id, broken: broken, fd: fd, room: room, buf: room[:]}, nil
 }
 
 // Next returns the next entry, "." and ".." included, or io.EOF.
@@ -65,36 +68,68 @@ func (l *Listing) Next() (Entry, error) {
 	}
 	defer l.node.vol.end()
 	for {
-		e, err := nextDirent(l.node.vol.backing, l.fd, l.buf, &l.rest)
+		e, name, err := nextName(l.node.vol.backing, l.fd, l.buf, &l.rest)
+		l.last = nil
 		if err != nil {
 			return Entry{}, err
 		}
-		if e.name == "." || e.name == ".." {
-			return Entry{Name: e.name, Ino: e.ino, Kind: e.kind, Off: e.off}, nil
+		out := Entry{Ino: e.ino, Kind: e.kind, Off: e.off}
+		if !l.broken && isOrdinary(name) {
+			var plain [MaxName + 1]byte
+			if b, err := l.node.vol.names.AppendDecrypted(plain[:0], l.id, name); err == nil {
+				l.last, out.Name = name, string(b)
+				return out, nil
+			}
 		}
-		if l.node.isOwn(e.name) && (!l.broken || e.name == recordName) {
+		backing := string(name)
+		if backing == "." || backing == ".." {
+			out.Name = backing
+			return out, nil
+		}
+		if l.node.isOwn(backing) && (!l.broken || backing == recordName) {
 			continue
 		}
-		out := Entry{Ino: e.ino, Kind: e.kind, Off: e.off}
 		if !l.broken {
-			out.Name, err = l.node.vol.decode(l.id, l.fd, e.name)
+			out.Name, err = l.node.vol.decode(l.id, l.fd, backing)
 		}
 		if l.broken || err != nil {
-			out.Name = brokenName(e.name)
+			out.Name = brokenName(backing)
 		}
 		return out, nil
 	}
 }
 
+// isOrdinary tells whether a backing name can be an encrypted name itself: those
+// have no dot, where names of kmsfs's own and short forms of long ones begin with one
+// or have it second.
+func isOrdinary(backing []byte) bool { return bytes.IndexByte(backing[:min(2, len(backing))], '.') < 0 }
+
+// Expect says that the entry that Next gave last is about to be looked up: then its
+// name is not encrypted again.
+func (l *Listing) Expect(e Entry) {
+	v := l.node.vol
+	if l.last == nil || v.begin(ordinary) != nil {
+		return
+	}
+	defer v.end()
+	v.encoded.Store(&encodedName{dir: l.id, entryName: entryName{plain: e.Name, backing: string(l.last)}})
+}
+
 // Seek goes to a position that an Entry's Off gave, or to the start with 0.
 func (l *Listing) Seek(off uint64) error {
-	l.rest = nil
+	l.rest, l.last = nil, nil
 	_, err := l.node.vol.backing.Seek(l.fd, int64(off), io.SeekStart)
 	return err
 }
 
 // Close ends the listing.
-func (l *Listing) Close() error { return l.node.vol.backing.Close(l.fd) }
+func (l *Listing) Close() error {
+	if l.room != nil {
+		listings.Put(l.room)
+	}
+	l.room, l.buf, l.rest, l.last = nil, nil, nil, nil
+	return l.node.vol.backing.Close(l.fd)
+}
 
 // dirent is one entry of the backing directory.
 type dirent struct {
@@ -108,36 +143,43 @@ type dirent struct {
 // be. The layout is that of getdents64(2). What no name of an entry can be is EIO:
 // an empty one would stand for the directory itself, one with a slash lead out of it.
 func nextDirent(k Backing, fd int, buf []byte, rest *[]byte) (dirent, error) {
+	e, name, err := nextName(k, fd, buf, rest)
+	e.name = string(name)
+	return e, err
+}
+
+// nextName is nextDirent that leaves the name in buf, where it stays until buf is filled
+// again.
+func nextName(k Backing, fd int, buf []byte, rest *[]byte) (e dirent, name []byte, err error) {
 	if len(*rest) == 0 {
 		n, err := k.Getdents(fd, buf)
 		if err != nil {
-			return dirent{}, err
+			return dirent{}, nil, err
 		}
 		if n == 0 {
-			return dirent{}, io.EOF
+			return dirent{}, nil, io.EOF
 		}
 		*rest = buf[:n]
 	}
 	const fixed = 19 // ino u64, off u64, length u16, type u8
 	b := *rest
 	if len(b) < fixed {
-		return dirent{}, unix.EIO
+		return dirent{}, nil, unix.EIO
 	}
 	size := int(binary.NativeEndian.Uint16(b[16:]))
 	if size < fixed || size > len(b) {
-		return dirent{}, unix.EIO
+		return dirent{}, nil, unix.EIO
 	}
 	*rest = b[size:]
-	name, _, _ := bytes.Cut(b[fixed:size], []byte{0})
+	name, _, _ = bytes.Cut(b[fixed:size], []byte{0})
 	if len(name) == 0 || bytes.IndexByte(name, '/') >= 0 {
-		return dirent{}, unix.EIO
+		return dirent{}, nil, unix.EIO
 	}
 	return dirent{
-		name: string(name),
 		ino:  binary.NativeEndian.Uint64(b),
 		off:  binary.NativeEndian.Uint64(b[8:]),
 		kind: uint32(b[18]) << 12,
-	}, nil
+	}, name, nil
 }
 
 // listBacking reads a whole backing directory, which is open as dirfd (O_PATH
@@ -147,7 +189,9 @@ func (v *Volume) listBacking(dirfd int) ([]dirent, error) {
 }
 
 // listings are buffers for backing names, which are no secret.
-var listings = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+var listings = sync.Pool{New: func() any { return new(listingRoom) }}
+
+type listingRoom [32 << 10]byte
 
 func listDescriptor(k Backing, dirfd int) ([]dirent, error) {
 	fd, err := k.Openat(dirfd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -155,7 +199,7 @@ func listDescriptor(k Backing, dirfd int) ([]dirent, error) {
 		return nil, err
 	}
 	defer k.Close(fd)
-	buf := listings.Get().(*[32 << 10]byte)
+	buf := listings.Get().(*listingRoom)
 	defer listings.Put(buf)
 	var rest []byte
 	var all []dirent

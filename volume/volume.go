@@ -226,9 +226,7 @@ func (v *Volume) unlock(ctx context.Context) error {
 		return err
 	}
 	v.custody.checked = began
-	if v.volumeKeys, err = deriveVolumeKeys(vk, v.id); err != nil {
-		return err
-	}
+	v.volumeKeys = deriveVolumeKeys(vk, v.id)
 	v.rootID, v.fingerprint = crypto.RootDirectoryID(vk), crypto.Fingerprint(vk)
 	v.keys = newKeyCache(func(ctx context.Context, id crypto.ID) (*fileKeys, error) {
 		// Whoever waits for it may have gone; the volume key must not.
