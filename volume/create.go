@@ -60,7 +60,7 @@ func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, 
 	switch {
 	case err == nil:
 	case in.left: // the key's sidecar goes with what is left of the file
-		key.keys.drop()
+		key.wipe()
 	default:
 		n.vol.pool.put(key)
 	}
@@ -107,12 +107,13 @@ func (n *Node) createFile(in *armedIntent, d *descriptor, dir crypto.ID, e entry
 // owner.
 func (n *Node) initFile(fd int, binding [16]byte, mode uint32, owner Owner, key newFileKey) (f *file, st unix.Statx_t, err error) {
 	v := n.vol
-	f = &file{id: key.id, records: crypto.NewRecordCipher(v.vk, v.id, key.id)}
+	f = &file{id: key.id, records: key.records, recSealer: key.recSealer}
 	f.rec.BindingA = binding
 	f.rec.Generation = 1
 	f.keys.Store(key.keys)
+	f.writes.Store(key.writes)
 	var header [crypto.HeaderSize]byte
-	if err = f.sealRecordWith(v, header[:]); err != nil {
+	if err = f.recSealer.Seal(header[:], f.rec); err != nil {
 		return nil, st, err
 	}
 	if err = n.chown(fd, "", mode, owner); err != nil {
@@ -142,16 +143,6 @@ func (v *Volume) putSpecialBack(fd int, mode uint32, st *unix.Statx_t) error {
 		return err
 	}
 	return v.backing.Statx(fd, "", st)
-}
-
-// sealRecordWith seals a new file's first record, before it has a node.
-func (f *file) sealRecordWith(v *Volume, dst []byte) error {
-	s, err := f.records.NewSealer(v.random)
-	if err != nil {
-		return err
-	}
-	f.recSealer = s
-	return s.Seal(dst, f.rec)
 }
 
 // chown gives a new object, name below dirfd or "" for what is open as dirfd, to

@@ -160,12 +160,33 @@ func (v *Volume) newDataKey(ctx context.Context) (newFileKey, error) {
 		Volume: v.id, File: id, Keys: wrapped,
 		Commitment: crypto.Commitment(secret, v.id, id),
 	}
+	k, err := v.readyKey(id, deriveFileKeys(secret, id, v.uptime()))
+	if err != nil {
+		return newFileKey{}, err
+	}
 	if err := v.sidecars.write(sc); err != nil {
-		secret.Wipe()
+		k.wipe()
 		return newFileKey{}, err
 	}
 	v.debts.owe(sidecarDebt(id), nil)
-	return newFileKey{id: id, keys: deriveFileKeys(secret, id, v.uptime())}, nil
+	return k, nil
+}
+
+// readyKey begins the writer sessions of a new file.
+func (v *Volume) readyKey(id crypto.ID, keys *fileKeys) (newFileKey, error) {
+	k := newFileKey{id: id, keys: keys, records: crypto.NewRecordCipher(v.vk, v.id, id)}
+	var err error
+	if k.recSealer, err = k.records.NewSealer(v.random); err != nil {
+		k.wipe()
+		return newFileKey{}, err
+	}
+	blocks, err := keys.blocks.NewSealer(v.random)
+	if err != nil {
+		k.wipe()
+		return newFileKey{}, err
+	}
+	k.writes = &writerSession{keys, blocks}
+	return k, nil
 }
 
 // generate draws the data key: from the KMS, wrapped under each of wrappers, or

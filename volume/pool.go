@@ -13,10 +13,20 @@ import (
 )
 
 // newFileKey is a data key made ahead: bound to a file ID, its sidecar written,
-// waiting for a file.
+// waiting for a file. With it come the ciphers that the file's first record and
+// first block are sealed with.
 type newFileKey struct {
-	id   crypto.ID
-	keys *fileKeys
+	id        crypto.ID
+	keys      *fileKeys
+	records   *crypto.RecordCipher
+	recSealer *crypto.RecordSealer
+	writes    *writerSession
+}
+
+// wipe overwrites the keys, for which there will be no file.
+func (k *newFileKey) wipe() {
+	k.keys.drop()
+	k.records.Wipe()
 }
 
 // keyPool makes data keys ahead, so that creating a file waits neither for the

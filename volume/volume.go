@@ -287,7 +287,7 @@ func (v *Volume) start(o Options) error {
 	}
 	// A little more than a call has, whose own error says more.
 	v.pool = newKeyPool(v.ctx, v.kmsDeadline+100*time.Millisecond, v.newDataKey, func(k newFileKey) {
-		k.keys.drop()
+		k.wipe()
 		_ = v.sidecars.remove(k.id)
 		v.debts.forget(sidecarDebt(k.id))
 	})
