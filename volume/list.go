@@ -61,6 +61,10 @@ func (n *Node) List() (*Listing, error) {
 	return &Listing{node: n, id: id, broken: broken, fd: fd, room: room, buf: room[:]}, nil
 }
 
+// Bound makes the listing read no more than n bytes of the backing directory at a time,
+// 4 KiB at least: who goes elsewhere soon reads the rest in vain.
+func (l *Listing) Bound(n int) { l.buf = l.room[:min(max(n, 4<<10), len(l.room))] }
+
 // Next returns the next entry, "." and ".." included, or io.EOF.
 func (l *Listing) Next() (Entry, error) {
 	if err := l.node.vol.begin(ordinary); err != nil {

@@ -87,6 +87,10 @@ func (t *nodeTable) find(key nodeKey) *Node {
 	return t.m[key].Value()
 }
 
+// Held returns the node of an inode, by what Ino and Generation say of it, or nil if
+// nobody holds it.
+func (v *Volume) Held(ino, generation uint64) *Node { return v.nodes.find(nodeKey{ino, generation}) }
+
 // internNew makes the node of an inode that was just created at p: whatever the
 // table holds under its key is of an inode that is gone.
 func (v *Volume) internNew(p place, st *unix.Statx_t) *Node {
