@@ -111,7 +111,9 @@ func (r *rawFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, ou
 
 func (r *rawFS) Forget(id, n uint64) {
 	r.m.counts.add(opForget)
-	r.m.known.forgotten(id, n)
+	if r.m.known.forgotten(id, n) {
+		r.m.unopened.drop(r.m, id)
+	}
 	r.RawFileSystem.Forget(id, n)
 }
 

@@ -16,6 +16,8 @@ import (
 // kernel asks again from a place inside the last answer, go-fuse 2.12.1 replays
 // that answer, and loses entries if they do not fit any more. Here such a request is
 // a seek.
+//
+// Mostly nothing is opened at all (unopened.go).
 
 var _ = (fusefs.NodeOpendirHandler)((*node)(nil))
 
@@ -26,50 +28,76 @@ func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fusefs.FileHand
 	if err != nil {
 		return nil, 0, n.m.errnoOf("opendir", err)
 	}
-	h := &dirHandle{n: n, list: l}
-	h.looking.left = lookAhead
+	h := newDirHandle(n.m, n.v)
+	h.list = l
 	if c, ok := ctx.(*fuse.Context); ok {
 		n.m.opening.Store(c.Cancel, h) // for rawFS.OpenDir, which learns its number
 	}
 	return h, fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE, 0
 }
 
-// dirHandle is an open directory.
+// dirHandle is a directory that is being listed: an open one, or all readers of one
+// that nobody opened.
 type dirHandle struct {
-	n *node
+	m   *Mount
+	dir *volume.Node
 
 	mu      sync.Mutex
-	list    *volume.Listing
-	at      uint64       // position after what was answered last
-	next    volume.Entry // read, and not answered yet, where there is one
+	list    *volume.Listing // nil between requests, if nobody says when it is to be closed
+	at      uint64          // position after what was answered last
+	next    volume.Entry    // read, and not answered yet, where there is one
 	hasNext bool
+	ended   bool // there was nothing after what was answered last
 	looking looking
 	listed  []uint64 // inode numbers of entries that were answered with attributes
 }
 
-// entries calls add with the entries from position off on, until it has no room.
-func (h *dirHandle) entries(off uint64, add func(volume.Entry) bool) syscall.Errno {
+func newDirHandle(m *Mount, dir *volume.Node) *dirHandle {
+	h := &dirHandle{m: m, dir: dir}
+	h.looking.left = lookAhead
+	return h
+}
+
+// entries calls add with the entries from position off on, until it has no room, of
+// size bytes. end says that there are none.
+func (h *dirHandle) entries(off uint64, size uint32, add func(volume.Entry) bool) (end bool, errno syscall.Errno) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.list == nil {
+		if h.ended && off == h.at {
+			return true, 0
+		}
+		l, err := h.dir.List()
+		if err != nil {
+			return false, h.m.errnoOf("readdir", err)
+		}
+		defer func() {
+			_ = l.Close()
+			h.list, h.hasNext = nil, false
+		}()
+		l.Bound(int(size)) // an entry takes up about as much here and there
+		h.list, h.at = l, 0
+	}
 	if off != h.at {
 		if err := h.list.Seek(off); err != nil {
-			return h.n.m.errnoOf("seekdir", err)
+			return false, h.m.errnoOf("seekdir", err)
 		}
 		h.at, h.hasNext = off, false
 	}
-	for {
+	for end, h.ended = true, false; ; end = false {
 		if !h.hasNext {
 			e, err := h.list.Next()
 			if err == io.EOF {
-				return 0
+				h.ended = true
+				return end, 0
 			}
 			if err != nil {
-				return h.n.m.errnoOf("readdir", err)
+				return false, h.m.errnoOf("readdir", err)
 			}
 			h.next, h.hasNext = e, true
 		}
 		if !add(h.next) {
-			return 0
+			return false, 0
 		}
 		h.at, h.hasNext = h.next.Off, false
 	}
@@ -80,7 +108,7 @@ func (h *dirHandle) tellOrder() {
 	h.mu.Lock()
 	listed := h.listed
 	h.mu.Unlock()
-	h.n.listed.Store(&listed)
+	h.dir.NoteListed(&listed)
 }
 
 func direntOf(e volume.Entry) fuse.DirEntry {
@@ -91,15 +119,12 @@ var _ = (fusefs.FileReleasedirer)((*dirHandle)(nil))
 
 func (h *dirHandle) Releasedir(ctx context.Context, _ uint32) { _ = h.list.Close() }
 
-var _ = (fusefs.FileFsyncdirer)((*dirHandle)(nil))
-
-func (h *dirHandle) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
-	return h.n.Fsync(ctx, nil, flags)
-}
-
 // OpenDir remembers which handle got which number.
 func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	defer r.m.asked(opOpendir)()
+	if r.m.opensNoDirs() {
+		return fuse.ENOSYS
+	}
 	st := r.RawFileSystem.OpenDir(cancel, in, out)
 	if h, ok := r.m.opening.LoadAndDelete(cancel); ok && st.Ok() {
 		r.m.dirs.Store(out.Fh, h)
@@ -116,31 +141,49 @@ func (r *rawFS) ReleaseDir(in *fuse.ReleaseIn) {
 	r.RawFileSystem.ReleaseDir(in)
 }
 
+// listed is the directory that a request lists.
+func (r *rawFS) listed(in *fuse.ReadIn) (*dirHandle, fuse.Status) {
+	if in.Fh == 0 {
+		return r.m.unopened.get(r.m, in.NodeId)
+	}
+	h, ok := r.m.dirs.Load(in.Fh)
+	if !ok {
+		return nil, fuse.EBADF
+	}
+	return h.(*dirHandle), fuse.OK
+}
+
+// answer lists entries from where a request says, until add has no room.
+func (r *rawFS) answer(in *fuse.ReadIn, h *dirHandle, add func(volume.Entry) bool) fuse.Status {
+	end, errno := h.entries(in.Offset, in.Size, add)
+	if end && in.Fh == 0 {
+		r.m.unopened.drop(r.m, in.NodeId)
+	}
+	return fuse.Status(errno)
+}
+
 // ReadDir answers with names.
 func (r *rawFS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	defer r.m.asked(opReaddir)()
-	h, ok := r.m.dirs.Load(in.Fh)
-	if !ok {
-		return fuse.EBADF
+	h, st := r.listed(in)
+	if !st.Ok() {
+		return st
 	}
-	return fuse.Status(h.(*dirHandle).entries(in.Offset, func(e volume.Entry) bool {
-		return out.AddDirEntry(direntOf(e))
-	}))
+	return r.answer(in, h, func(e volume.Entry) bool { return out.AddDirEntry(direntOf(e)) })
 }
 
 // ReadDirPlus answers with names, and what they are as far as that is of use. An
 // entry that cannot be looked up, because it has just gone, is listed without.
 func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	defer r.m.asked(opReaddirplus)()
-	v, ok := r.m.dirs.Load(in.Fh)
-	if !ok {
-		return fuse.EBADF
+	h, st := r.listed(in)
+	if !st.Ok() {
+		return st
 	}
-	h := v.(*dirHandle)
 	header := in.InHeader
 	answered := 0
 	defer h.tellOrder()
-	return fuse.Status(h.entries(in.Offset, func(e volume.Entry) bool {
+	return r.answer(in, h, func(e volume.Entry) bool {
 		if in.Offset == 0 && answered == 0 || h.looking.looked.Load() {
 			r.m.lookers.remove(in.NodeId, h)
 			h.looking.again()
@@ -172,5 +215,5 @@ func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 			}
 		}
 		return true
-	}))
+	})
 }

@@ -9,6 +9,7 @@
 //	entries.go  what changes a directory
 //	data.go     read, write, fsync
 //	dir.go      reading directories
+//	unopened.go  without opening them
 //	looking.go  which of their entries come with attributes
 //	foresight.go  opening files before they are read
 //	xattr.go    extended attributes; ACLs, where they are enforced

@@ -86,7 +86,7 @@ func (a *foresight) first(n *node, ahead bool) {
 		return
 	}
 	dir := parent.Operations().(*node)
-	listed := dir.listed.Load()
+	listed := dir.v.Listed()
 	if listed == nil {
 		return
 	}

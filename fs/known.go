@@ -47,22 +47,34 @@ func (k *knownInodes) told(e *fuse.EntryOut) {
 	i.times++
 }
 
-// forgotten notes that the kernel forgot an inode that many times.
-func (k *knownInodes) forgotten(id, times uint64) {
+// forgotten notes that the kernel forgot an inode that many times, and tells whether
+// it does not know it any more.
+func (k *knownInodes) forgotten(id, times uint64) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	i := k.byID[id]
 	if i == nil {
-		return
+		return true
 	}
 	if i.times > times {
 		i.times -= times
-		return
+		return false
 	}
 	delete(k.byID, id)
 	if k.byInode[i.key] == id {
 		delete(k.byInode, i.key)
 	}
+	return true
+}
+
+// key is what volume.Node calls the inode of a number, or false.
+func (k *knownInodes) key(id uint64) (inodeKey, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if i := k.byID[id]; i != nil {
+		return i.key, true
+	}
+	return inodeKey{}, false
 }
 
 // find returns the kernel's number of a node, or false.

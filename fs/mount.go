@@ -26,7 +26,7 @@ type Options struct {
 	AllowOther bool
 	// FsName is what mount(8) and df(1) show as the source.
 	FsName string
-	// KeepOpen answers OPEN instead of telling the kernel to leave it out.
+	// KeepOpen answers OPEN and OPENDIR instead of telling the kernel to leave them out.
 	KeepOpen bool
 	// NoWriteback makes every write reach the volume before it returns.
 	NoWriteback bool
@@ -63,9 +63,11 @@ type Mount struct {
 	root        *node
 	ended       chan struct{} // closed when the mount is gone
 
-	opening sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel
-	dirs    sync.Map // *dirHandle by number
-	lookers lookers
+	keepDirs bool     // answer OPENDIR
+	opening  sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel
+	dirs     sync.Map // *dirHandle by number
+	unopened unopened
+	lookers  lookers
 
 	foresight foresight
 }
@@ -81,7 +83,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		volume: v, mountpoint: o.Mountpoint, log: o.Log,
 		ctx: context.Background(), attrTimeout: cacheTimeout,
 		noXattr: o.NoXattr, acl: !o.NoXattr && (o.ACL || o.AllowOther),
-		writeback: !o.NoWriteback && !v.ReadOnly(), ended: make(chan struct{}), ballast: newBallast(),
+		writeback: !o.NoWriteback && !v.ReadOnly(), keepDirs: o.KeepOpen || !v.HasLastingOffsets(), ended: make(chan struct{}), ballast: newBallast(),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

@@ -19,8 +19,7 @@ type node struct {
 	m *Mount
 	v *volume.Node
 
-	first  atomic.Int32             // files: whether one was read, see foresight
-	listed atomic.Pointer[[]uint64] // directories: inode numbers in the order of the last listing
+	first atomic.Int32 // files: whether one was read, see foresight
 }
 
 // inode wraps a volume node for the bridge, which takes the one it knows

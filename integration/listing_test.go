@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kmsfs/fs"
 	"kmsfs/volume"
 )
 
@@ -45,6 +46,10 @@ func largeDir(t *testing.T, entries int) (m *mounted, dir string, fd int, statx 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
+	// What is only done once for each directory is no part of what is counted.
+	if err := unix.Access(filepath.Join(dir, "none"), unix.F_OK); err != unix.ENOENT {
+		t.Fatal(err)
+	}
 	return m, dir, fd, statx
 }
 
@@ -174,6 +179,85 @@ func TestARewoundListingBeginsAnew(t *testing.T) {
 		// Or the kernel would list what it has kept.
 		if err := os.Mkdir(filepath.Join(dir, fmt.Sprint("new ", pass)), 0o755); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+func TestListingADirectoryIsTwoRequests(t *testing.T) {
+	for _, keepOpen := range []bool{false, true} {
+		m := newVolume(t, volume.ModeVolume)
+		m.fill("first", 1)
+		m.fill("second", 10)
+		m.mount(func(o *fs.Options) { o.KeepOpen = keepOpen })
+		listing := func(name string, files int) func() {
+			return func() {
+				fd, err := unix.Open(filepath.Join(m.Dir, name), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(fd)
+				list(t, fd, 32<<10, files, func([]string) {})
+			}
+		}
+		// The first OPENDIR of a mount is answered that there need be none.
+		m.wantRequests("list a directory", listing("first", 1), map[string]uint64{"LOOKUP": 1, "OPENDIR": 1, "READDIRPLUS": 2})
+		want := map[string]uint64{"LOOKUP": 1, "READDIRPLUS": 2}
+		if keepOpen {
+			want["OPENDIR"] = 1
+		}
+		m.wantRequests("list another", listing("second", 10), want)
+	}
+}
+
+// Nothing tells the requests of one reader from those of another.
+func TestReadersOfADirectoryEachListAllOfIt(t *testing.T) {
+	const files, readers = 3000, 3
+	for _, keepOpen := range []bool{false, true} {
+		m := newVolume(t, volume.ModeVolume)
+		m.fill("dir", files)
+		m.mount(func(o *fs.Options) { o.KeepOpen = keepOpen })
+		var fds [readers]int
+		var seen [readers]map[string]int
+		for i := range fds {
+			fd, err := unix.Open(filepath.Join(m.Dir, "dir"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			fds[i], seen[i] = fd, map[string]int{}
+		}
+		for reading := readers; reading > 0; {
+			for i, fd := range fds {
+				if fd < 0 {
+					continue // it was told that this is all
+				}
+				all := entries(t, fd, make([]byte, 1000*(i+1)))
+				for _, e := range all {
+					seen[i][e.name]++
+				}
+				if len(all) == 0 {
+					reading--
+					fds[i] = -1
+				}
+				// Or the kernel answers from what it has kept.
+				if err := os.Mkdir(filepath.Join(m.Dir, "dir", "new"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Remove(filepath.Join(m.Dir, "dir", "new")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for i, names := range seen {
+			delete(names, "new")
+			if len(names) != files+2 {
+				t.Errorf("reader %d lists %d entries, want %d, and . and ..", i, len(names), files)
+			}
+			for name, n := range names {
+				if n != 1 {
+					t.Errorf("reader %d lists %q %d times", i, name, n)
+				}
+			}
 		}
 	}
 }

@@ -27,7 +27,7 @@
 //	beneath.go      going through a backing directory, however deep
 //	directory.go    directory IDs and records
 //	name.go         plain names to backing names, long and broken ones
-//	lookup.go list.go                  finding and listing entries
+//	lookup.go list.go offsets.go       finding and listing entries
 //	create.go tmpfile.go mkdir.go link.go symlink.go remove.go rename.go   changing the tree
 //	lift.go         doing what an owner gave up the permission for
 //	attr.go         stat, chmod, chown, times

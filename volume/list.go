@@ -61,6 +61,10 @@ func (n *Node) List() (*Listing, error) {
 	return &Listing{node: n, id: id, broken: broken, fd: fd, room: room, buf: room[:]}, nil
 }
 
+// Bound makes the listing read no more than n bytes of the backing directory at a time,
+// 4 KiB at least: who goes elsewhere soon reads the rest in vain.
+func (l *Listing) Bound(n int) { l.buf = l.room[:min(max(n, 4<<10), len(l.room))] }
+
 // Next returns the next entry, "." and ".." included, or io.EOF.
 func (l *Listing) Next() (Entry, error) {
 	if err := l.node.vol.begin(ordinary); err != nil {
@@ -121,6 +125,13 @@ func (l *Listing) Seek(off uint64) error {
 	_, err := l.node.vol.backing.Seek(l.fd, int64(off), io.SeekStart)
 	return err
 }
+
+// NoteListed keeps the inode numbers of a directory's entries in the order in which a
+// listing gave them, for Listed. They may not be changed any more.
+func (n *Node) NoteListed(inodes *[]uint64) { n.listed.Store(inodes) }
+
+// Listed is what NoteListed was told last, or nil.
+func (n *Node) Listed() *[]uint64 { return n.listed.Load() }
 
 // Close ends the listing.
 func (l *Listing) Close() error {

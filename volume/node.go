@@ -31,6 +31,7 @@ type Node struct {
 	places atomic.Pointer[[]place]
 
 	capability capability
+	listed     atomic.Pointer[[]uint64] // directories: see NoteListed
 
 	mu     sync.Mutex
 	dir    *directory  // directories: ID, once the record has been verified
@@ -86,6 +87,10 @@ func (t *nodeTable) find(key nodeKey) *Node {
 	defer t.mu.Unlock()
 	return t.m[key].Value()
 }
+
+// Held returns the node of an inode, by what Ino and Generation say of it, or nil if
+// nobody holds it.
+func (v *Volume) Held(ino, generation uint64) *Node { return v.nodes.find(nodeKey{ino, generation}) }
 
 // internNew makes the node of an inode that was just created at p: whatever the
 // table holds under its key is of an inode that is gone.
