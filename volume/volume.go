@@ -110,6 +110,29 @@ func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
 // openKeys is Open without a session: nothing of it keeps others from writing,
 // so only configuration and sidecars may be used. The caller releases it.
 func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
+	v, err := prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			v.abort()
+		}
+	}()
+	if err := v.openTree(dir); err != nil {
+		return nil, err
+	}
+	if err := v.unlock(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.admit(dir, o); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// prepare is a volume of which nothing is open.
+func prepare(ctx context.Context, o Options) (*Volume, error) {
 	v := &Volume{
 		configName: configName,
 		readOnly:   o.ReadOnly, strict: o.Strict, backing: o.Backing, random: o.Random, log: o.Log,
@@ -134,9 +157,6 @@ func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error)
 	if v.kmsDeadline == 0 {
 		v.kmsDeadline = defaultKMSDeadline
 	}
-	v.ctx, v.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	v.custody.gate.empty = make(chan struct{}, 1)
-	v.nodes.m = make(map[nodeKey]weak.Pointer[Node])
 	limit, err := raiseDescriptorLimit()
 	if err != nil {
 		return nil, err
@@ -144,21 +164,10 @@ func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error)
 	if o.MaxDescriptors > 0 {
 		limit = o.MaxDescriptors
 	}
+	v.ctx, v.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	v.custody.gate.empty = make(chan struct{}, 1)
+	v.nodes.m = make(map[nodeKey]weak.Pointer[Node])
 	v.descriptors = descriptorSet{backing: v.backing, limit: limit}
-	defer func() {
-		if err != nil {
-			v.abort()
-		}
-	}()
-	if err := v.openTree(dir); err != nil {
-		return nil, err
-	}
-	if err := v.unlock(ctx); err != nil {
-		return nil, err
-	}
-	if err := v.admit(dir, o); err != nil {
-		return nil, err
-	}
 	return v, nil
 }
 
