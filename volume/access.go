@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"kmsfs/crypto"
 )
 
@@ -132,18 +130,25 @@ func (a *Access) EncryptName(dir crypto.ID, name string) (string, error) {
 	return a.v.names.Encrypt(dir, name)
 }
 
-// ManifestSeen is the generation of the newest manifest that this host has seen.
-func (a *Access) ManifestSeen() (uint64, error) {
+// ManifestSeen is the generation of the newest manifest that this host has seen
+// at a place, 0 if none.
+func (a *Access) ManifestSeen(place string) (uint64, error) {
 	h, err := a.v.hosts.load(a.v.id)
 	if err != nil || h == nil {
 		return 0, err
 	}
-	return h.Manifest, nil
+	return h.Manifests[place], nil
 }
 
-// SeeManifest notes that this host has seen a manifest of that generation.
-func (a *Access) SeeManifest(generation uint64) error {
-	_, err := a.v.hosts.update(a.v.id, func(h *HostState) { h.Manifest = max(h.Manifest, generation) })
+// SeeManifest notes that this host has seen a manifest of that generation there.
+func (a *Access) SeeManifest(place string, generation uint64) error {
+	_, err := a.v.hosts.update(a.v.id, func(h *HostState) {
+		if h.Manifests == nil {
+			h.Manifests = make(map[string]uint64)
+		}
+		h.Manifests[place] = max(h.Manifests[place], generation)
+		h.Manifest = max(h.Manifest, generation)
+	})
 	return err
 }
 
@@ -178,9 +183,13 @@ func ClaimNew(dir string) (*Claim, error) {
 		return nil, err
 	}
 	s.removeStale()
-	old, err := filepath.Glob(filepath.Join(dir, metaDir, "redo", "*"))
-	for _, path := range old {
-		if rerr := unix.Unlink(path); rerr != nil && rerr != unix.ENOENT {
+	redo := filepath.Join(dir, metaDir, "redo")
+	old, err := os.ReadDir(redo)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	for _, e := range old {
+		if rerr := os.Remove(filepath.Join(redo, e.Name())); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("remove old redo slots: %w", rerr))
 		}
 	}
@@ -193,3 +202,13 @@ func ClaimNew(dir string) (*Claim, error) {
 
 // Release gives the volume free.
 func (c *Claim) Release() { c.s.end() }
+
+// ConfigID is the ID of the volume that a volume.json says it is of. Nothing is
+// authenticated.
+func ConfigID(config []byte) (crypto.ID, error) {
+	c, err := parseConfig(config)
+	if err != nil {
+		return crypto.ID{}, err
+	}
+	return c.ID, nil
+}
