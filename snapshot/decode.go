@@ -30,6 +30,7 @@ type decoder struct {
 	err    error
 	pushes []crypto.ID
 	depth  int
+	rooted bool
 	ended  bool
 	groups uint64
 	Head
@@ -176,9 +177,10 @@ func (d *decoder) next() (*Entry, error) {
 func (d *decoder) entry(x *Entry) {
 	x.Name = string(d.bytes(maxName))
 	x.Group = d.uint()
-	if root := d.depth == 0; root != (x.Name == "") || root && x.Kind != KindDirectory {
+	if root := d.depth == 0; root != (x.Name == "") || root && (d.rooted || x.Kind != KindDirectory) {
 		d.malformed("an entry without a directory, or without a name")
 	}
+	d.rooted = true
 	if !isEntryName(x.Name) {
 		d.malformed("a name that no entry can have")
 	}
@@ -210,6 +212,10 @@ func (d *decoder) entry(x *Entry) {
 	case KindCharDevice, KindBlockDevice:
 		x.Device = d.uint()
 	}
+	if x.File != nil {
+		x.File.Push = d.push()
+		x.File.Sidecar.Bundle, x.File.Sidecar.Offset = d.uint(), d.uint32()
+	}
 	x.ATime = d.time()
 }
 
@@ -235,7 +241,6 @@ func (d *decoder) file() *File {
 	}
 	d.fixed(f.Root[:])
 	d.fixed(f.Header[:])
-	f.Push = d.push()
 	if n := d.uint(); n > 0 && d.err == nil {
 		if n-1 > maxExtents {
 			d.malformed("too many extents")
@@ -253,8 +258,7 @@ func (d *decoder) file() *File {
 	}
 	d.fixed(f.Sum[:])
 	f.Checksum = string(d.bytes(maxName))
-	f.Sidecar.Bundle = d.uint()
-	f.Sidecar.Offset, f.Sidecar.Length = d.uint32(), d.uint32()
+	f.Sidecar.Length = d.uint32()
 	d.fixed(f.Sidecar.Sum[:])
 	return f
 }

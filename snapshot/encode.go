@@ -16,7 +16,7 @@ import (
 //	head   generation, base, push ID, seconds, volume.json
 //	entry  kind u8; but for end and up: name, group; but for a link: mode, uid, gid,
 //	       mtime (seconds zigzag, nanoseconds), number of attributes and each with
-//	       name and value; what its kind has; atime
+//	       name and value; what its kind has; where in the bucket a file is; atime
 //	end    kind 0, the totals, digest 32
 //
 // A push ID is its index among those that came before, or their number and then
@@ -108,6 +108,11 @@ func (e *encoder) put(x *Entry) error {
 		e.uint(x.Device)
 	}
 	e.digest.Write(e.b)
+	if x.Kind == KindFile { // where in the bucket it is
+		e.push(x.File.Push)
+		e.uint(x.File.Sidecar.Bundle)
+		e.uint(uint64(x.File.Sidecar.Offset))
+	}
 	e.int(x.ATime.Sec)
 	e.uint(uint64(x.ATime.Nsec))
 	return e.flush()
@@ -121,7 +126,6 @@ func (e *encoder) file(f *File) {
 	e.uint(f.Stored)
 	e.fixed(f.Root[:])
 	e.fixed(f.Header[:])
-	e.push(f.Push)
 	if f.Extents == nil {
 		e.uint(0)
 	} else {
@@ -133,8 +137,6 @@ func (e *encoder) file(f *File) {
 	}
 	e.fixed(f.Sum[:])
 	e.string(f.Checksum)
-	e.uint(f.Sidecar.Bundle)
-	e.uint(uint64(f.Sidecar.Offset))
 	e.uint(uint64(f.Sidecar.Length))
 	e.fixed(f.Sidecar.Sum[:])
 }

@@ -174,8 +174,8 @@ type Totals struct {
 	Files, Directories, Others, Links uint64
 	Bytes                             uint64 // of all objects with data files
 	Bundles                           []Bundle
-	// Digest is the same for the same state: SHA-256 of all entries without access
-	// times, and of volume.json.
+	// Digest is the same for the same state: SHA-256 of volume.json and all entries,
+	// without access times and where in the bucket things are.
 	Digest [32]byte
 }
 
