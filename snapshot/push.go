@@ -337,7 +337,17 @@ func (p *push) unread(name string, err error) {
 }
 
 // loadBase reads the newest state, from which this push goes out.
-func (p *push) loadBase(ctx context.Context) error {
+func (p *push) loadBase(ctx context.Context) (err error) {
+	for range pushRounds {
+		// While it is looked for, another push may replace and remove it.
+		if err = p.tryBase(ctx); !errors.Is(err, ErrNoState) {
+			return err
+		}
+	}
+	return err
+}
+
+func (p *push) tryBase(ctx context.Context) error {
 	whole, _, err := states(ctx, p.bucket)
 	if err != nil {
 		return err
@@ -371,6 +381,9 @@ func (p *push) loadBase(ctx context.Context) error {
 func openState(ctx context.Context, a *volume.Access, b bucket.Bucket, h *host, generation uint64) (*os.File, *decoder, error) {
 	if h.Generation == generation {
 		info, err := b.Head(ctx, manifestKey(generation))
+		if errors.Is(err, bucket.ErrNotFound) {
+			return nil, nil, fmt.Errorf("state %d: %w: %w", generation, ErrNoState, err)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
