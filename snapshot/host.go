@@ -89,6 +89,22 @@ func (h *host) manifest(generation uint64, info bucket.Info) *os.File {
 	return f
 }
 
+// last is the manifest that this host has, with its generation, or nil.
+func (h *host) last() (*os.File, uint64) {
+	if h.Generation == 0 {
+		return nil, 0
+	}
+	f, err := os.Open(h.access.StateFile("manifest"))
+	if err != nil {
+		return nil, 0
+	}
+	if _, err := checkManifest(h.access, f, h.Generation); err != nil {
+		f.Close()
+		return nil, 0
+	}
+	return f, h.Generation
+}
+
 // keep makes f, a manifest, the one that this host has.
 func (h *host) keep(f *os.File, generation uint64, info bucket.Info) error {
 	h.Generation, h.ETag = 0, ""

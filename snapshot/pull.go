@@ -313,5 +313,15 @@ func (p *pull) run(ctx context.Context) error {
 	if err := again(func() error { return unix.Syncfs(p.root) }); err != nil {
 		return fmt.Errorf("sync %s: %w", p.dir, err)
 	}
-	return p.access.SeeManifest(p.o.Place, p.report.Newest)
+	if err := p.access.SeeManifest(p.o.Place, p.report.Newest); err != nil {
+		return err
+	}
+	if p.o.Path != "" || p.host.Generation == p.d.Generation {
+		return nil
+	}
+	info, err := p.bucket.Head(ctx, manifestKey(p.d.Generation))
+	if err != nil {
+		return err
+	}
+	return p.host.keep(p.manifest, p.d.Generation, info)
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // checkUnpushed is ErrUnpushed if there are data files here that would be lost:
-// newer ones than in the state or in the newest one, and those that neither has.
+// newer ones than in the state, in the newest one and in that which was pushed or
+// pulled last, and those that none of them has.
 func (p *pull) checkUnpushed(ctx context.Context) error {
 	local := &localFiles{access: p.access, newest: make(map[crypto.ID]localFile)}
 	if err := p.walkChosen(ctx, local); err != nil {
@@ -29,6 +30,12 @@ func (p *pull) checkUnpushed(ctx context.Context) error {
 		}
 		defer f.Close()
 		if err := local.strike(p.access, f, p.report.Newest); err != nil {
+			return err
+		}
+	}
+	if f, generation := p.host.last(); f != nil && len(local.newest) > 0 {
+		defer f.Close()
+		if err := local.strike(p.access, f, generation); err != nil {
 			return err
 		}
 	}
