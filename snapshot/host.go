@@ -54,11 +54,16 @@ func openHost(a *volume.Access, place string) (*host, error) {
 		return nil, err
 	}
 	h := &host{access: a, lock: f}
-	b, err := io.ReadAll(io.LimitReader(f, 1<<16))
+	h.load(place)
+	return h, nil
+}
+
+// load reads what is known of a place, without the lock where there is none.
+func (h *host) load(place string) {
+	b, err := os.ReadFile(h.access.StateFile("copy"))
 	if err != nil || json.Unmarshal(b, &h.hostFile) != nil || h.Place != place {
 		h.hostFile = hostFile{Place: place}
 	}
-	return h, nil
 }
 
 func (h *host) close() { h.lock.Close() }
