@@ -63,7 +63,7 @@ func (s *store) unfinished(ctx context.Context, full string) (string, map[int32]
 		}
 	}
 	for i, u := range all {
-		if i != newest && time.Since(aws.ToTime(u.Initiated)) > strayAfter {
+		if i != newest && time.Since(aws.ToTime(u.Initiated)) > s.o.stray {
 			_ = s.abort(ctx, full, *u.UploadId) // Sweep will, too
 		}
 	}
