@@ -58,7 +58,7 @@ func anUploadThatDidNotEndGoesOn(t *testing.T, s *emulator.Store) {
 	b.holds(t, "changed", content)
 
 	// So are those of an object that was longer.
-	b.begin(t, "shorter", content, 5)
+	b.begin(t, "shorter", content, 4)
 	content = content[:3*partSize+7]
 	b.put(t, "shorter", content)
 	if counts := b.proxy.Counts(); counts["UploadPart"] != 1 {
@@ -103,6 +103,9 @@ func anUploadThatEndedMeanwhileIsBegunAnew(t *testing.T, s *emulator.Store) {
 }
 
 func straysAreRemoved(t *testing.T, s *emulator.Store) {
+	if s.Name == "moto" {
+		return // which says of all that they were begun in 2010
+	}
 	b := through(t, s, bucket.Options{Jobs: 1})
 	content := buckettest.Content("stray", 2*partSize)
 	b.begin(t, "object", content, 1)
