@@ -107,6 +107,9 @@ func (v *Volume) linkContent(content string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if v.links < 0 {
+		return nil, unix.ENOENT
+	}
 	return readSmall(v.backing, v.links, id.String(), maxTarget+crypto.BlockOverhead)
 }
 

@@ -77,7 +77,7 @@ type Volume struct {
 
 	follow  follower
 	meta    int // descriptor of .kmsfs
-	links   int // descriptor of .kmsfs/links
+	links   int // descriptor of .kmsfs/links; -1 where it is missing and only read
 	redoDir int // descriptor of .kmsfs/redo
 	redo    *redoFile
 	// holdMode arms a slot that puts a mode back; nil but while replay runs.
@@ -207,6 +207,9 @@ func (v *Volume) openTree(dir string) error {
 			if err == nil {
 				fd, err = v.backing.Openat(v.meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 			}
+		}
+		if err == unix.ENOENT && name != "keys" {
+			return -1, nil // it would be empty
 		}
 		if err != nil {
 			return -1, fmt.Errorf("open %s: %w", filepath.Join(dir, metaDir, name), err)

@@ -8,7 +8,7 @@ import (
 )
 
 // Bucket holds objects by their keys, which are relative to its prefix. It is
-// safe for concurrent use. Every error is an *Error.
+// safe for concurrent use. Every error is or holds an *Error.
 type Bucket interface {
 	// Head tells what is known of an object without its content.
 	Head(ctx context.Context, key string) (Info, error)
@@ -16,8 +16,10 @@ type Bucket interface {
 	// Get reads length bytes of an object from offset on; -1 is all to its end.
 	// A range that ends behind the object's end is cut there, and one that begins
 	// at its end or behind it is empty. The body ends with io.EOF only when all
-	// that was promised has been read from one version of the object, else with
-	// ErrUnavailable, or ErrPrecondition where the object was replaced meanwhile.
+	// that was promised has been read from one version of the object; else with
+	// ErrUnavailable, with ErrPrecondition where the object was replaced meanwhile,
+	// or with ErrMismatch where the whole of an object was read and does not have
+	// the checksum that the store knows.
 	// Info tells of the whole object. The caller closes the body.
 	Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, Info, error)
 
@@ -26,7 +28,7 @@ type Bucket interface {
 	// as a whole or not at all. A large one is sent in parts, several at a time;
 	// those of an earlier Put of the same key that did not end are used again
 	// where their checksums say that they are what body holds there.
-	// Options{IfAbsent} and Options{IfMatch} fail with ErrPrecondition.
+	// Where a condition does not hold it fails with ErrPrecondition.
 	Put(ctx context.Context, key string, body io.ReaderAt, size int64, o PutOptions) (Info, error)
 
 	// Delete removes objects. Those that are not there are no error. The rest is
@@ -50,7 +52,7 @@ type Info struct {
 	// a dash and their number behind. Empty where the store keeps none, and in
 	// what List yields.
 	Checksum string
-	Modified time.Time // to the second
+	Modified time.Time // to the second; zero in what Put returns
 }
 
 // PutOptions are conditions under which an object is made. At most one of them

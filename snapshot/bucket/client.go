@@ -76,7 +76,11 @@ func adjust(o *s3.Options) {
 
 // load reads the SDK's configuration.
 func load(ctx context.Context, o Options) (*aws.Config, error) {
-	loaded, err := config.LoadDefaultConfig(ctx, config.WithDefaultRegion(defaultRegion), config.WithHTTPClient(limited()))
+	var client config.HTTPClient = limited()
+	if o.client != nil {
+		client = o.client
+	}
+	loaded, err := config.LoadDefaultConfig(ctx, config.WithDefaultRegion(defaultRegion), config.WithHTTPClient(client))
 	if err != nil {
 		return nil, &configError{err}
 	}

@@ -27,8 +27,8 @@
 // answer that was lost leaves open whether the store wrote before it refused the
 // second attempt: then an object that has the checksum of what was put counts as
 // put. Who puts a lock or a pointer must make its content unlike all others'.
-// A store that knows no conditions overwrites; conditions.go has how those are
-// found out.
+// A store that does not know conditions overwrites: CheckConditions finds out.
+// AWS, moto and the Versity S3 Gateway know both.
 //
 // # Files
 //
@@ -44,5 +44,6 @@
 //	multipart.go     large objects, by the SDK's transfer manager
 //	unfinished.go    multipart uploads that did not end: found, resumed, swept
 //	checksum.go      parts and checksums
+//	conditions.go    CheckConditions
 //	list.go          List and Delete
 package bucket

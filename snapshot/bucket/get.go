@@ -51,9 +51,9 @@ func (s *store) head(ctx context.Context, full string) (Info, error) {
 	if out.ContentLength == nil {
 		return Info{}, &Error{Op: "head", Bucket: s.name, Key: full, Err: ErrUnavailable, Message: "the answer does not say how long the object is"}
 	}
-	return Info{
-		Size: *out.ContentLength, ETag: aws.ToString(out.ETag), Checksum: aws.ToString(out.ChecksumSHA256), Modified: aws.ToTime(out.LastModified),
-	}, nil
+	info := Info{Size: *out.ContentLength, ETag: aws.ToString(out.ETag), Modified: aws.ToTime(out.LastModified)}
+	info.Checksum = checksumOf(out.ChecksumSHA256, out.Metadata, info.Size)
+	return info, nil
 }
 
 // Get reads a range of an object.
@@ -91,7 +91,7 @@ func (s *store) Get(ctx context.Context, key string, offset, length int64) (io.R
 // maxLost is how many times in a row a body may be lost without one more byte,
 // and lostPause the first pause between two of them; each is twice that before.
 const (
-	maxLost   = 8
+	maxLost   = 6
 	lostPause = 100 * time.Millisecond
 )
 
@@ -129,7 +129,7 @@ func (b *body) open() (Info, error) {
 	if err != nil {
 		return Info{}, b.s.translate(b.ctx, "get", b.key, err, a)
 	}
-	info := Info{ETag: aws.ToString(out.ETag), Checksum: aws.ToString(out.ChecksumSHA256), Modified: aws.ToTime(out.LastModified)}
+	info := Info{ETag: aws.ToString(out.ETag), Modified: aws.ToTime(out.LastModified)}
 	end, complaint := int64(-1), ""
 	switch {
 	case out.ContentLength == nil || *out.ContentLength < 0:
@@ -143,6 +143,7 @@ func (b *body) open() (Info, error) {
 	default:
 		end, info.Size = *out.ContentLength, *out.ContentLength
 	}
+	info.Checksum = checksumOf(out.ChecksumSHA256, out.Metadata, info.Size)
 	if complaint == "" && b.etag != "" && info.ETag != b.etag {
 		out.Body.Close()
 		return Info{}, b.fail(ErrPrecondition, "it was replaced while it was read")
@@ -163,12 +164,9 @@ func (b *body) begin(info Info, metadata map[string]string) {
 	if b.at != 0 || (b.end >= 0 && b.end < info.Size) || info.Checksum == "" {
 		return
 	}
-	part := int64(0)
-	if strings.Contains(info.Checksum, "-") {
-		part, _ = strconv.ParseInt(metadata[metaPart], 10, 64)
-		if part <= 0 {
-			return // somebody else's parts
-		}
+	part := partOf(metadata)
+	if strings.Contains(info.Checksum, "-") != (part != 0) {
+		return // somebody else's parts
 	}
 	b.sum, b.want = newSumOf(part), info.Checksum
 }
@@ -261,4 +259,23 @@ func parseRange(s string) (first, end, size int64, err error) {
 		return 0, 0, 0, fmt.Errorf("%q is no range", s)
 	}
 	return first, last + 1, size, nil
+}
+
+// partOf is the size of an object's parts; 0 if it is in none, or not in ours.
+func partOf(metadata map[string]string) int64 {
+	part, err := strconv.ParseInt(metadata[metaPart], 10, 64)
+	if err != nil || part < 0 {
+		return 0
+	}
+	return part
+}
+
+// checksumOf is the checksum that an answer has. Where that is of parts, some
+// stores leave their number out.
+func checksumOf(said *string, metadata map[string]string, size int64) string {
+	checksum, part := aws.ToString(said), partOf(metadata)
+	if checksum != "" && part != 0 && !strings.Contains(checksum, "-") {
+		checksum += "-" + strconv.FormatInt((size+part-1)/part, 10)
+	}
+	return checksum
 }

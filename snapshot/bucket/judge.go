@@ -37,6 +37,7 @@ type rule struct {
 var rules = map[string]rule{
 	"NoSuchKey":                  {ErrNotFound, ""},
 	"NoSuchUpload":               {ErrNotFound, ""},
+	"InvalidPart":                {ErrInvalid, ""},
 	"PreconditionFailed":         {ErrPrecondition, ""},
 	"ConditionalRequestConflict": {ErrPrecondition, ""},
 

@@ -2,12 +2,15 @@ package bucket
 
 import (
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
@@ -16,17 +19,22 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
-// putParts makes an object in parts, with those of an unfinished upload. An
-// upload that ended meanwhile (another process removed or completed it) is
-// begun anew, once.
+// putParts makes an object in parts, with those of an unfinished upload. One that
+// cannot be finished (another process removed it, another tool began it) is
+// removed, and the upload begun anew.
 func (s *store) putParts(ctx context.Context, full string, body io.ReaderAt, size int64, o PutOptions) (Info, error) {
 	if err := s.wouldHold(ctx, full, o); err != nil {
 		return Info{}, err
 	}
-	info, err := s.tryParts(ctx, full, body, size, o)
+	uploadID, parts, err := s.unfinished(ctx, full)
+	if err != nil {
+		return Info{}, err
+	}
+	info, err := s.tryParts(ctx, full, body, size, o, &resuming{s: s, key: full, uploadID: uploadID, parts: parts})
 	var e *Error
-	if errors.As(err, &e) && e.Code == "NoSuchUpload" {
-		info, err = s.tryParts(ctx, full, body, size, o)
+	if uploadID != "" && errors.As(err, &e) && (e.Code == "NoSuchUpload" || e.Err == ErrInvalid) {
+		_ = s.abort(ctx, full, uploadID) // Sweep will, too
+		info, err = s.tryParts(ctx, full, body, size, o, &resuming{s: s, key: full})
 	}
 	return info, err
 }
@@ -46,12 +54,8 @@ func (s *store) wouldHold(ctx context.Context, full string, o PutOptions) error 
 	return &Error{Op: "put", Bucket: s.name, Key: full, Err: ErrPrecondition}
 }
 
-func (s *store) tryParts(ctx context.Context, full string, body io.ReaderAt, size int64, o PutOptions) (Info, error) {
-	uploadID, parts, err := s.unfinished(ctx, full)
-	if err != nil {
-		return Info{}, err
-	}
-	r := &resuming{S3APIClient: s.client, s: s, key: full, uploadID: uploadID, parts: parts}
+func (s *store) tryParts(ctx context.Context, full string, body io.ReaderAt, size int64, o PutOptions, r *resuming) (Info, error) {
+	r.S3APIClient = s.client
 	manager := transfermanager.New(r, func(o *transfermanager.Options) {
 		o.PartSizeBytes = partSizeOf(size)
 		o.MultipartUploadThreshold = o.PartSizeBytes // it reads that much at first
@@ -86,9 +90,8 @@ func (s *store) completeParts(ctx context.Context, full string, in *s3.CompleteM
 	if err != nil {
 		failure := s.translate(ctx, "put", full, err, a)
 		info, err := s.perhapsPut(ctx, full, checksum, a, failure)
-		if e := failure.(*Error); err != nil && (e.Err == ErrPrecondition || e.Code == "InvalidPart") {
-			// Nothing is to be resumed. What this leaves, Sweep removes.
-			_ = s.abort(ctx, full, *in.UploadId)
+		if e := failure.(*Error); err != nil && e.Err == ErrPrecondition {
+			_ = s.abort(ctx, full, *in.UploadId) // nothing is to be resumed
 		}
 		return info, err
 	}
@@ -137,8 +140,18 @@ func (r *resuming) UploadPart(ctx context.Context, in *s3.UploadPartInput, opts 
 	}
 	digest := hash.Sum(nil)
 	checksum := base64.StdEncoding.EncodeToString(digest)
-	if p, ok := r.parts[*in.PartNumber]; ok && aws.ToInt64(p.Size) == n && aws.ToString(p.ChecksumSHA256) == checksum {
-		return &s3.UploadPartOutput{ETag: p.ETag, ChecksumSHA256: p.ChecksumSHA256}, nil
+	if p, ok := r.parts[*in.PartNumber]; ok && aws.ToInt64(p.Size) == n {
+		there := aws.ToString(p.ChecksumSHA256) == checksum
+		if p.ChecksumSHA256 == nil {
+			// The store keeps none. Its ETag is the MD5, unless a key encrypts the part.
+			there, err = hasMD5(body, aws.ToString(p.ETag))
+		}
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			return &s3.UploadPartOutput{ETag: p.ETag, ChecksumSHA256: &checksum}, nil
+		}
 	}
 	in.ChecksumSHA256, in.ContentLength = &checksum, &n
 	a := r.s.attempts()
@@ -157,6 +170,16 @@ func (r *resuming) CompleteMultipartUpload(_ context.Context, in *s3.CompleteMul
 
 func (r *resuming) AbortMultipartUpload(context.Context, *s3.AbortMultipartUploadInput, ...func(*s3.Options)) (*s3.AbortMultipartUploadOutput, error) {
 	return &s3.AbortMultipartUploadOutput{}, nil
+}
+
+// hasMD5 compares a body with an ETag, and leaves it at its start.
+func hasMD5(body io.ReadSeeker, etag string) (bool, error) {
+	hash := md5.New()
+	if _, err := io.Copy(hash, body); err != nil {
+		return false, err
+	}
+	_, err := body.Seek(0, io.SeekStart)
+	return strings.Trim(etag, `"`) == hex.EncodeToString(hash.Sum(nil)), err
 }
 
 // counting computes the checksum of what the manager reads, and keeps why it

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
@@ -24,7 +25,9 @@ type Options struct {
 	// as much memory as the part has bytes: 8 MiB, more in objects above 80 GB.
 	Jobs int
 
-	stall time.Duration // of a connection; 0 is stallTimeout
+	stall  time.Duration  // of a connection; 0 is stallTimeout
+	stray  time.Duration  // 0 is strayAfter
+	client aws.HTTPClient // nil is the SDK's
 }
 
 // store is the Bucket of an S3 store.
@@ -53,6 +56,9 @@ func Open(ctx context.Context, bucketURL string, o Options) (Bucket, error) {
 	}
 	if o.stall == 0 {
 		o.stall = stallTimeout
+	}
+	if o.stray == 0 {
+		o.stray = strayAfter
 	}
 	s := &store{name: name, prefix: prefix, o: o}
 	if err := s.connect(ctx); err != nil {

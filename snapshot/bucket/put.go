@@ -49,7 +49,10 @@ func (s *store) putWhole(ctx context.Context, full string, body *io.SectionReade
 	}
 	digest := hash.Sum(nil)
 	checksum := base64.StdEncoding.EncodeToString(digest)
-	in := &s3.PutObjectInput{Bucket: &s.name, Key: &full, Body: body, ContentLength: aws.Int64(body.Size()), ChecksumSHA256: &checksum}
+	in := &s3.PutObjectInput{
+		Bucket: &s.name, Key: &full, Body: body, ContentLength: aws.Int64(body.Size()),
+		ChecksumAlgorithm: types.ChecksumAlgorithmSha256, ChecksumSHA256: &checksum,
+	}
 	in.IfNoneMatch, in.IfMatch = o.headers()
 	if s.o.SSEKMSKey != "" {
 		in.ServerSideEncryption, in.SSEKMSKeyId = types.ServerSideEncryptionAwsKms, &s.o.SSEKMSKey

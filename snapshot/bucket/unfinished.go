@@ -52,7 +52,8 @@ func (s *store) unfinished(ctx context.Context, full string) (string, map[int32]
 		if err != nil {
 			return "", nil, err
 		}
-		if *u.Key == full {
+		// Others' checksums do not go together with ours; some stores do not tell.
+		if *u.Key == full && (u.ChecksumAlgorithm == types.ChecksumAlgorithmSha256 || u.ChecksumAlgorithm == "") {
 			all = append(all, u)
 		}
 	}
@@ -63,7 +64,7 @@ func (s *store) unfinished(ctx context.Context, full string) (string, map[int32]
 		}
 	}
 	for i, u := range all {
-		if i != newest && time.Since(aws.ToTime(u.Initiated)) > strayAfter {
+		if i != newest && time.Since(aws.ToTime(u.Initiated)) > s.o.stray {
 			_ = s.abort(ctx, full, *u.UploadId) // Sweep will, too
 		}
 	}
@@ -71,6 +72,9 @@ func (s *store) unfinished(ctx context.Context, full string) (string, map[int32]
 		return "", nil, nil
 	}
 	parts, err := s.partsOf(ctx, full, *all[newest].UploadId)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil, nil // it ended meanwhile
+	}
 	if err != nil {
 		return "", nil, err
 	}
@@ -100,7 +104,7 @@ func (s *store) uploads(ctx context.Context, prefix string) iter.Seq2[types.Mult
 	}
 }
 
-// partsOf lists the parts of an upload. One that has ended meanwhile has none.
+// partsOf lists the parts of an upload.
 func (s *store) partsOf(ctx context.Context, full, uploadID string) (map[int32]types.Part, error) {
 	parts := make(map[int32]types.Part)
 	pages := s3.NewListPartsPaginator(s.client, &s3.ListPartsInput{Bucket: &s.name, Key: &full, UploadId: &uploadID})
