@@ -24,6 +24,7 @@ func (n *Node) Symlink(name, target string, owner Owner) (*Node, Attr, error) {
 		return nil, Attr{}, err
 	}
 	defer n.vol.end()
+	defer n.vol.naming.change()()
 	if len(target) > maxTarget {
 		return nil, Attr{}, unix.ENAMETOOLONG
 	}

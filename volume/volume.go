@@ -67,6 +67,7 @@ type Volume struct {
 	badXattrs   sync.Map // messages of damaged attribute names that were logged
 	debts       debts
 	late        lateChanges
+	naming      namesLock
 
 	keys     *keyCache
 	setbacks setbacks

@@ -1,0 +1,197 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"kmsfs/volume"
+)
+
+// inProcess is a mount without a kernel: the volume itself.
+type inProcess struct {
+	v     *volume.Volume
+	held  atomic.Int64 // files that were held
+	names atomic.Int64 // how often names were
+	hook  func()       // before each Settle
+}
+
+func (l *inProcess) Flush(context.Context) error { l.v.WriteBack(); return nil }
+
+func (l *inProcess) Settle(_ context.Context, ino uint64) error {
+	if l.hook != nil {
+		l.hook()
+	}
+	return l.v.SettleFile(ino)
+}
+
+func (l *inProcess) Hold(_ context.Context, ino uint64) (func(), error) {
+	l.held.Add(1)
+	return l.v.HoldFile(ino)
+}
+
+func (l *inProcess) HoldNames(ctx context.Context) (func() error, error) {
+	l.names.Add(1)
+	release, err := l.v.HoldNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { release(); return nil }, nil
+}
+
+// pushLive pushes a volume that is open as v.
+func (b *bench) pushLive(l *inProcess, m *memory) (PushReport, error) {
+	b.t.Helper()
+	a, err := volume.OpenAccess(context.Background(), b.dir, b.options())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer a.Close()
+	return Push(context.Background(), b.dir, a, m, PushOptions{Place: place, Jobs: 3, Live: l})
+}
+
+// TestAVolumeThatIsWrittenToIsPushedAsItWas has files that say in each of their
+// blocks which version they are, and are renamed all the while: of each there must
+// be one name, and one version.
+func TestAVolumeThatIsWrittenToIsPushedAsItWas(t *testing.T) {
+	b, m := newBench(t, volume.ModeVolume), newMemory()
+	const files, blocks = 12, 40
+	version := func(i, n int) []byte {
+		out := make([]byte, blocks*4096)
+		for k := range blocks {
+			copy(out[k*4096:], fmt.Sprintf("file %d version %d", i, n))
+		}
+		return out
+	}
+	b.with(func(v *volume.Volume) {
+		var dirs []*volume.Node
+		for _, name := range []string{"a", "b"} {
+			d, _, err := v.Root().Mkdir(name, 0o755, owner())
+			if err != nil {
+				t.Fatal(err)
+			}
+			dirs = append(dirs, d)
+		}
+		var nodes []*volume.Node
+		for i := range files {
+			nodes = append(nodes, create(t, dirs[0], fmt.Sprint(i), version(i, 0)))
+		}
+		var stop atomic.Bool
+		var writers sync.WaitGroup
+		for i := range files {
+			writers.Go(func() {
+				in := 0
+				for n := 1; !stop.Load(); n++ {
+					// One write of all blocks: it is one change.
+					if _, err := nodes[i].WriteAt(context.Background(), version(i, n), 0); err != nil {
+						t.Errorf("write: %v", err)
+						return
+					}
+					if i%2 == 0 {
+						if err := dirs[in].Rename(fmt.Sprint(i), dirs[1-in], fmt.Sprint(i), 0); err != nil {
+							t.Errorf("rename: %v", err)
+							return
+						}
+						in = 1 - in
+					}
+					if i == 0 {
+						time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond)
+					}
+				}
+			})
+		}
+		l := &inProcess{v: v}
+		for range 3 {
+			if r, err := b.pushLive(l, m); err != nil {
+				t.Errorf("push: %v, %+v", err, r.Unread)
+			}
+		}
+		stop.Store(true)
+		writers.Wait()
+		if l.names.Load() == 0 {
+			t.Error("names were never held, although they change all the time")
+		}
+		if l.held.Load() == 0 {
+			t.Error("no file was held, although they change all the time")
+		}
+	})
+	for g := uint64(1); g <= 3; g++ {
+		c := b.elsewhere()
+		c.pull(m, func(o *PullOptions) { o.State = g })
+		report, err := volume.Fsck(t.Context(), c.dir, c.options(), volume.FsckOptions{})
+		if err != nil || len(report.Findings) > 0 {
+			t.Fatalf("state %d: fsck finds %+v, %v", g, report.Findings, err)
+		}
+		c.with(func(v *volume.Volume) {
+			seen := make(map[string]int)
+			for _, name := range []string{"a", "b"} {
+				d, _, err := v.Root().Lookup(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, file := range list(t, d) {
+					seen[file]++
+					content := contentOf(t, d, file)
+					for k := range blocks {
+						if string(content[k*4096:][:24]) != string(content[:24]) {
+							t.Fatalf("state %d: file %s is half %q, half %q", g, file, content[:24], content[k*4096:][:24])
+						}
+					}
+				}
+			}
+			for i := range files {
+				if seen[fmt.Sprint(i)] != 1 {
+					t.Fatalf("state %d: file %d is there %d times", g, i, seen[fmt.Sprint(i)])
+				}
+			}
+		})
+	}
+}
+
+func TestAFileThatVanishesWhileItIsPushedWasNeverThere(t *testing.T) {
+	b, m := newBench(t, volume.ModeVolume), newMemory()
+	b.with(func(v *volume.Volume) {
+		for i := range 20 {
+			create(t, v.Root(), fmt.Sprint(i), pattern(5000, i))
+		}
+		next := 0
+		var mu sync.Mutex
+		l := &inProcess{v: v, hook: func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if next < 20 {
+				if err := v.Root().Unlink(fmt.Sprint(next)); err != nil {
+					t.Errorf("unlink: %v", err)
+				}
+				next += 3
+			}
+		}}
+		if r, err := b.pushLive(l, m); err != nil {
+			t.Fatalf("push: %v, %+v", err, r.Unread)
+		}
+	})
+	want := look(t, b.dir)
+	c := b.elsewhere()
+	c.pull(m)
+	got := look(t, c.dir)
+	delete(want, ".")
+	delete(got, ".")
+	mustBeSame(t, want, got)
+}
+
+func TestAMountIsNotPulledInto(t *testing.T) {
+	b, m := newBench(t, volume.ModeVolume), newMemory()
+	b.push(m)
+	b.with(func(v *volume.Volume) {
+		_, err := b.tryPull(m)
+		var inUse *volume.InUseError
+		if !errors.As(err, &inUse) {
+			t.Fatalf("it is %v", err)
+		}
+	})
+}
