@@ -125,12 +125,19 @@ func Pull(ctx context.Context, b bucket.Bucket, dir string, o PullOptions) (repo
 	return p.report, p.run(ctx)
 }
 
+// ReadConfig gets the volume.json of a copy, by which its key is unwrapped. Nothing
+// of it is authenticated. It is ErrNoState where there is no copy.
+func ReadConfig(ctx context.Context, b bucket.Bucket) ([]byte, error) {
+	config, err := getSmall(ctx, b, configKey, maxConfig)
+	if errors.Is(err, bucket.ErrNotFound) {
+		return nil, fmt.Errorf("there is no copy of a volume: %w: %w", ErrNoState, err)
+	}
+	return config, err
+}
+
 // open claims the backing directory, and unwraps the volume key.
 func (p *pull) open(ctx context.Context) error {
-	config, err := getSmall(ctx, p.bucket, configKey, maxConfig)
-	if errors.Is(err, bucket.ErrNotFound) {
-		return fmt.Errorf("there is no copy of a volume in %s: %w: %w", p.o.Place, ErrNoState, err)
-	}
+	config, err := ReadConfig(ctx, p.bucket)
 	if err != nil {
 		return err
 	}

@@ -212,3 +212,17 @@ func ConfigID(config []byte) (crypto.ID, error) {
 	}
 	return c.ID, nil
 }
+
+// ConfigKeys are the wrapping keys that a volume.json names. Nothing is
+// authenticated.
+func ConfigKeys(config []byte) ([]KeyInfo, error) {
+	c, err := parseConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	var out []KeyInfo
+	for _, k := range c.Keys {
+		out = append(out, KeyInfo{k.Provider, k.KeyID, k.State})
+	}
+	return out, nil
+}
