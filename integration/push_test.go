@@ -171,7 +171,7 @@ func TestASecondPushSendsTenFilesOfMany(t *testing.T) {
 		}
 		first := k.push()
 		for i := range 10 {
-			f, err := os.OpenFile(filepath.Join(k.Dir, fmt.Sprintf("file %d", i*97)), os.O_WRONLY, 0)
+			f, err := os.OpenFile(filepath.Join(k.Dir, fmt.Sprintf("file %d", i*(*copyFiles/10))), os.O_WRONLY, 0)
 			if err != nil {
 				t.Fatal(err)
 			}

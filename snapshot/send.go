@@ -1,9 +1,11 @@
 package snapshot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -143,27 +145,55 @@ func (p *push) tryUpload(ctx context.Context, src *source) (*sentFile, error) {
 	if headerSum(before[:]) != src.file.Header {
 		return nil, errUnsettled
 	}
-	sum, err := src.sum()
-	if err != nil {
+	f := src.file
+	f.Push = p.id
+	if p.o.Live != nil && f.ObjectSize() <= smallFile {
+		return p.uploadSmall(ctx, src, &f)
+	}
+	if f.Sum, err = src.sum(); err != nil {
 		return nil, err
 	}
-	f := src.file
-	f.Push, f.Sum = p.id, sum
 	if err := p.putFile(ctx, &f, src); err != nil {
 		return nil, err
 	}
-	if err := p.settle(ctx, src); err != nil {
-		return nil, err
-	}
-	after, err := src.header()
-	if err == nil && headerSum(after[:]) != f.Header {
-		err = errUnsettled
-	}
-	if err != nil {
+	if err := p.unchanged(ctx, src, &f); err != nil {
 		// Should this not be done, nothing refers to it.
 		return nil, errors.Join(err, p.bucket.Delete(ctx, f.Key()))
 	}
 	return p.note(src, &f), nil
+}
+
+// smallFile is the length of an object, in bytes, up to which it is read before it is
+// sent, where it may change.
+const smallFile = 4 << 20
+
+func (p *push) uploadSmall(ctx context.Context, src *source, f *File) (*sentFile, error) {
+	b := bytes.NewBuffer(make([]byte, 0, f.ObjectSize()))
+	sum, err := copyObject(b, src, f.ObjectSize())
+	if err != nil {
+		return nil, err
+	}
+	if err := p.unchanged(ctx, src, f); err != nil {
+		return nil, err
+	}
+	f.Sum = sum
+	if err := p.putFile(ctx, f, bytesAt(b.Bytes())); err != nil {
+		return nil, err
+	}
+	return p.note(src, f), nil
+}
+
+// unchanged is errUnsettled unless the file is still what it was, with no change
+// under way.
+func (p *push) unchanged(ctx context.Context, src *source, f *File) error {
+	if err := p.settle(ctx, src); err != nil {
+		return err
+	}
+	now, err := src.header()
+	if err == nil && headerSum(now[:]) != f.Header {
+		err = errUnsettled
+	}
+	return err
 }
 
 // settle waits for the changes of a file that are under way.
@@ -224,9 +254,7 @@ func (p *push) copyHeld(ctx context.Context, src *source, local *os.File) (*File
 }
 
 // putFile sends an object, unless it is there since this push began.
-func (p *push) putFile(ctx context.Context, f *File, body interface {
-	ReadAt([]byte, int64) (int, error)
-}) error {
+func (p *push) putFile(ctx context.Context, f *File, body io.ReaderAt) error {
 	key, size := f.Key(), f.ObjectSize()
 	p.mu.Lock()
 	had, there := p.sent[key]
@@ -247,6 +275,9 @@ func (p *push) putFile(ctx context.Context, f *File, body interface {
 		}
 	}
 	info, err := p.putInfo(ctx, key, body, size, bucket.PutOptions{})
+	if errors.Is(err, bucket.ErrMismatch) && p.o.Live != nil {
+		return fmt.Errorf("%w: %w", errUnsettled, err) // it was read twice
+	}
 	if err != nil {
 		return err
 	}
