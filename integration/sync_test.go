@@ -45,7 +45,7 @@ func newSyncer(t testing.TB, tool string, store *emulator.Store, url string) *sy
 			s.scripts[direction] = found[2]
 		}
 	}
-	if len(s.scripts) != 2 {
+	if len(s.scripts) < 2 {
 		t.Fatalf("docs/S3.md has recipes %q of %s", slices.Collect(maps.Keys(s.scripts)), tool)
 	}
 	for name, value := range store.Environment(url) {
