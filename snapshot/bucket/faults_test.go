@@ -189,6 +189,25 @@ func whatStaysIsNamed(t *testing.T, s *emulator.Store) {
 			b.proxy.Set(faultproxy.None)
 		}
 	}
+	// The answer to a HEAD says nothing more, so another is asked.
+	head := b.operations(t)["HeadObject"]
+	for _, c := range []struct {
+		fault faultproxy.Fault
+		want  error
+	}{
+		{faultproxy.Fault{Only: []string{"HeadObject", "ListObjectsV2"}, Status: 400, Code: "ExpiredToken"}, bucket.ErrExpiredCredentials},
+		{faultproxy.Fault{Only: []string{"HeadObject", "ListObjectsV2"}, Status: 403, Code: "AccessDenied"}, bucket.ErrAccessDenied},
+		{faultproxy.Fault{Only: []string{"HeadObject"}, Status: 403}, bucket.ErrAccessDenied},
+		{faultproxy.Fault{Only: []string{"HeadObject"}, Status: 400, Times: 1}, nil},
+	} {
+		b.proxy.Set(c.fault)
+		if err := head(); c.want != nil {
+			b.wantError(t, err, c.want, "there")
+		} else if err != nil {
+			t.Error(err)
+		}
+		b.proxy.Set(faultproxy.None)
+	}
 	b.proxy.Refuse()
 	_, err = b.Head(t.Context(), "there")
 	b.wantError(t, err, bucket.ErrUnavailable, "there")
