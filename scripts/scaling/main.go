@@ -26,6 +26,7 @@ func readRates(in io.Reader) (r rates) {
 	at := map[string]*float64{
 		"creates/s": &r.Create, "headers/s": &r.Scan, "fsck-files/s": &r.Fsck, "rewraps/s": &r.Rewrap, "calls/rewrap": &r.RewrapCalls,
 		"calls-at-once": &r.RewrapMost, "puts/s": &r.Put, "put-MB/s": &r.PutMB, "get-MB/s": &r.GetMB, "keys/s": &r.List,
+		"fsck-bytes/file": &r.FsckBytes, "rewrap-bytes/file": &r.RewrapBytes,
 	}
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {

@@ -27,19 +27,25 @@ type row struct {
 }
 
 func tables(w io.Writer, r rates) {
+	table(w, "One volume", []row{
+		{"to create all through one mount, 4 KiB each", func(f fleet) string { return took(f.files / r.Create) }},
+		{"fsck, 4 KiB each", func(f fleet) string { return took(f.files / r.Fsck) }},
+		{"… memory", func(f fleet) string { return memory(f.files * r.FsckBytes) }},
+		{"sidecars in each of 256 directories", func(f fleet) string { return count(f.files / 256) }},
+	})
 	table(w, "KMS, key mode `file`", []row{
-		{"calls to create all", func(f fleet) string { return count(f.files) }},
+		{"to create all: calls", func(f fleet) string { return count(f.files) }},
 		{"… cost", func(f fleet) string { return dollars(f.files / 10_000 * kmsPer10k) }},
 		{"… time that a quota of 10,000 a second allows", func(f fleet) string { return took(f.files / kmsQuota) }},
 		{"… of 100,000 a second", func(f fleet) string { return took(f.files / kmsQuotaTop) }},
-		{"… time that one mount takes for the files", func(f fleet) string { return took(f.files / r.Create) }},
 		{"to read all, cold: cost", func(f fleet) string { return dollars(f.files / 10_000 * kmsPer10k) }},
 		{"to rewrap all: calls", func(f fleet) string { return count(f.files * r.RewrapCalls) }},
 		{"… cost", func(f fleet) string { return dollars(f.files * r.RewrapCalls / 10_000 * kmsPer10k) }},
 		{"… time that a quota of 10,000 a second allows", func(f fleet) string { return took(f.files * r.RewrapCalls / kmsQuota) }},
-		{"… time with a KMS that takes 10 ms", func(f fleet) string {
+		{"… time of this machine with a KMS that takes 10 ms", func(f fleet) string {
 			return took(f.files * max(1/r.Rewrap, r.RewrapCalls*kmsLatency/r.RewrapMost))
 		}},
+		{"… memory", func(f fleet) string { return memory(f.files * r.RewrapBytes) }},
 	})
 	table(w, "S3, any tool", []row{
 		{"objects: files, sidecars, directories", func(f fleet) string { return count(objects(f)) }},
@@ -119,6 +125,13 @@ func dollars(n float64) string {
 		return fmt.Sprintf("$%.2f", n)
 	}
 	return "$" + count(n)
+}
+
+func memory(bytes float64) string {
+	if bytes < 1e9 {
+		return count(bytes/1e6) + " MB"
+	}
+	return count(bytes/1e9) + " GB"
 }
 
 // took is a time in the unit that one would say.

@@ -28,6 +28,8 @@ type rates struct {
 	PutMB       float64 // MB a second of a large object, likewise
 	GetMB       float64
 	List        float64 // keys a second
+	FsckBytes   float64 // of memory for each file
+	RewrapBytes float64
 }
 
 // measured are the rates of docs/SCALING.md.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"kmsfs/integration/emulator"
+	"kmsfs/integration/program"
 	"kmsfs/kmsprovider"
 	"kmsfs/kmsprovider/local"
 	"kmsfs/kmsprovider/slow"
@@ -28,6 +31,8 @@ const (
 	perDir    = 100
 	objectsOf = 4096 // bytes of a small object or file
 )
+
+func TestMain(m *testing.M) { os.Exit(program.Main(m)) }
 
 // TestTheDocumentHasTheTables keeps docs/SCALING.md to the arithmetic.
 func TestTheDocumentHasTheTables(t *testing.T) {
@@ -58,6 +63,7 @@ func TestNumbersAreSaidAsPeopleSayThem(t *testing.T) {
 // stage is a volume of so many files, without a mount.
 type stage struct {
 	dir, state string
+	place      string // keystore, passphrase
 	keys       *kmsprovider.Registry
 	slow       *slow.Provider
 	to         string // a second key
@@ -79,7 +85,10 @@ func build(b *testing.B, n int, delay time.Duration) (*stage, time.Duration) {
 	if _, err := store.EnsureDefaultKey(context.Background()); err != nil {
 		b.Fatal(err)
 	}
-	s := &stage{dir: filepath.Join(place, "backing"), state: filepath.Join(place, "state"), keys: kmsprovider.NewRegistry()}
+	if err := os.WriteFile(filepath.Join(place, "passphrase"), []byte("correct horse\n"), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	s := &stage{dir: filepath.Join(place, "backing"), state: filepath.Join(place, "state"), place: place, keys: kmsprovider.NewRegistry()}
 	made, err := store.Do(context.Background(), store.Root(), &local.CreateKeyInput{})
 	if err != nil {
 		b.Fatal(err)
@@ -170,6 +179,35 @@ func BenchmarkRewrapWithASlowKMS(b *testing.B) {
 	s.slow.Peak()
 	s.rewrap(b)
 	b.ReportMetric(float64(s.slow.Peak()), "calls-at-once")
+}
+
+// BenchmarkMemory is what commands need for each file beyond what they need anyway.
+func BenchmarkMemory(b *testing.B) {
+	small, _ := build(b, files/10, 0)
+	large, _ := build(b, files, 0)
+	for what, args := range map[string][]string{
+		"fsck-bytes/file":   {"fsck"},
+		"rewrap-bytes/file": {"rewrap", "--from", "local:alias/kmsfs", "--to"},
+	} {
+		more := large.peak(b, args) - small.peak(b, args)
+		b.ReportMetric(float64(more)*1024/(files-files/10), what)
+	}
+}
+
+// peak runs the command on the volume, and returns the most memory that it had, in KiB.
+func (s *stage) peak(b *testing.B, args []string) int64 {
+	b.Helper()
+	if args[0] == "rewrap" {
+		args = append(slices.Clone(args), "local:"+s.to)
+	}
+	cmd := exec.Command(program.Path(b), append(slices.Clone(args), s.dir)...)
+	cmd.Env = append(os.Environ(), "KMSFS_KEYSTORE="+filepath.Join(s.place, "keystore.json"), "KMSFS_PASSPHRASE_FILE="+filepath.Join(s.place, "passphrase"),
+		"XDG_STATE_HOME="+b.TempDir())
+	peak, err := program.Run(cmd)
+	if err != nil {
+		b.Fatalf("%s: %v", args, err)
+	}
+	return peak
 }
 
 func (s *stage) rewrap(b *testing.B) {
