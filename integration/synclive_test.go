@@ -87,6 +87,7 @@ func (b *busy) work() {
 }
 
 func TestACopyTakenWhileFilesChangeNamesWhatItTore(t *testing.T) {
+	t.Parallel()
 	withEveryTool(t, func(t *testing.T, store *emulator.Store, tool string) {
 		s := newSyncer(t, tool, store, store.URL)
 		slow := filepath.Join(t.TempDir(), "config")

@@ -14,6 +14,7 @@ import (
 
 // What aws s3 sync passes over, being of the same size: bug 17 of docs/REGRESSIONS.md.
 func TestWhatAWSSyncPassesOverIsOldAndWhole(t *testing.T) {
+	t.Parallel()
 	emulator.Stores(t, func(t *testing.T, store *emulator.Store) {
 		t.Run("up", func(t *testing.T) { passedOverUp(t, store) })
 		t.Run("down", func(t *testing.T) { passedOverDown(t, store) })
@@ -127,7 +128,11 @@ func sidecar(t *testing.T, d *daemon) []byte {
 }
 
 func TestAPathThatIsTooLongForS3IsNamed(t *testing.T) {
+	t.Parallel()
 	withEveryTool(t, func(t *testing.T, store *emulator.Store, tool string) {
+		if store.Name == "moto" {
+			return // which takes keys of any length
+		}
 		s := newSyncer(t, tool, store, store.URL)
 		d := newDaemon(t)
 		d.start()
