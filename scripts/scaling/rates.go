@@ -18,7 +18,7 @@ const (
 // rates are what one machine does. Those of docs/SCALING.md are measured by the
 // benchmarks of this package.
 type rates struct {
-	Create      float64 // files a second: a create and a write of 4 KiB through a mount
+	Create      float64 // files a second: a create and a write of 4 KiB, without FUSE
 	Scan        float64 // headers of data files a second: open, read, close
 	Fsck        float64 // files of 4 KiB a second that fsck checks
 	Rewrap      float64 // sidecars a second with a KMS that answers at once
