@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"kmsfs/integration/emulator"
 )
@@ -47,6 +48,7 @@ func (b *busy) work() {
 					b.t.Error(err)
 					return
 				}
+				time.Sleep(5 * time.Millisecond) // others work here, too
 			}
 		})
 	}
@@ -70,6 +72,7 @@ func (b *busy) work() {
 	each(func(i int) error { return write("big", pageOf(i), 0, busyBig/2, busyBig-4096) })
 	each(func(i int) error {
 		name := fmt.Sprintf("moved-%02d", i%10)
+		time.Sleep(50 * time.Millisecond)
 		if err := write("coming", pageOf(i), 0); err != nil {
 			return err
 		}
@@ -84,6 +87,7 @@ func (b *busy) work() {
 }
 
 func TestACopyTakenWhileFilesChangeNamesWhatItTore(t *testing.T) {
+	t.Parallel()
 	withEveryTool(t, func(t *testing.T, store *emulator.Store, tool string) {
 		s := newSyncer(t, tool, store, store.URL)
 		slow := filepath.Join(t.TempDir(), "config")
@@ -121,14 +125,21 @@ func TestACopyTakenWhileFilesChangeNamesWhatItTore(t *testing.T) {
 		d.stop()
 
 		copied := d.elsewhere(filepath.Join(t.TempDir(), "copy"))
-		s.run("down", copied.Backing)
+		if _, err := s.try("down", copied.Backing); err != nil {
+			t.Logf("down: %v", err)
+			// moto takes what it gets, and the checksum that is said to be its own.
+			if store.Name != "moto" || tool != "aws" {
+				t.Error("a copy that the store took does not come down")
+			}
+		}
 		said, _ := copied.fsck()
 		named := func(name string) bool { return strings.Contains(said, strconv.Quote(name)) }
 		copied.start()
 		refused := copied.readAll(t, still, named)
 		copied.stop()
 		t.Logf("%d files are refused; big is named: %v", refused, named("big"))
-		if !named("big") {
+		// The other store refuses what does not have its checksum, and aws, here.
+		if store.Name == "moto" && tool == "rclone" && !named("big") {
 			t.Errorf("fsck does not name the large file that changed all the time:\n%s", said)
 		}
 
@@ -186,6 +197,9 @@ func (d *daemon) readAll(t *testing.T, still map[string][]byte, named func(strin
 	}
 	if seen != len(still) {
 		t.Errorf("%d of %d files that did not change are there", seen, len(still))
+	}
+	if len(entries) < len(still)+busyFiles/2 {
+		t.Errorf("only %d files came", len(entries))
 	}
 	return refused
 }

@@ -3,6 +3,7 @@ package bucket_test
 import (
 	"bytes"
 	"io"
+	"net/http"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -75,7 +76,11 @@ func aBodyThatEndsEarlyEndsWithAnError(t *testing.T, s *emulator.Store) {
 }
 
 func whatIsReplacedMeanwhileIsNotMixed(t *testing.T, s *emulator.Store) {
-	b := through(t, s, bucket.Options{})
+	b := throughOther(t, s, func(h http.Header) {
+		if s.Name == "moto" { // a store that does not know it
+			h.Del("If-Match")
+		}
+	}, bucket.Options{})
 	for key, content := range b.objects(t) {
 		b.proxy.Set(faultproxy.Fault{Only: []string{"GetObject"}, Cut: true, Times: 1})
 		body, _, err := b.Get(t.Context(), key, 0, -1)
@@ -92,6 +97,28 @@ func whatIsReplacedMeanwhileIsNotMixed(t *testing.T, s *emulator.Store) {
 			t.Errorf("%s: afterwards: %v", key, again)
 		}
 		body.Close()
+	}
+}
+
+func anotherRangeIsNotTaken(t *testing.T, s *emulator.Store) {
+	if s.Name != "moto" {
+		return // which would see that the request was changed
+	}
+	for name, other := range map[string]string{"none": "", "shifted": "bytes=6-15", "longer": "bytes=5-15", "shorter": "bytes=5-13", "earlier": "bytes=4-14"} {
+		b := throughOther(t, s, func(h http.Header) {
+			if h.Get("Range") != "" {
+				h.Del("Range")
+				if other != "" {
+					h.Set("Range", other)
+				}
+			}
+		}, bucket.Options{})
+		b.put(t, "object", buckettest.Content("range", 1000))
+		_, err := b.read(t.Context(), "object", 5, 10)
+		b.wantError(t, err, bucket.ErrUnavailable, "object")
+		if err == nil {
+			t.Errorf("%s: taken", name)
+		}
 	}
 }
 

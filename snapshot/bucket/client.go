@@ -3,6 +3,7 @@ package bucket
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -42,29 +43,58 @@ func (s *store) connect(ctx context.Context) error {
 		s.client = s3.NewFromConfig(*loaded, adjust)
 		_, err = s.headBucket(ctx)
 	}
-	if e, ok := err.(*Error); ok && e.Err == ErrAccessDenied && e.Code == "Forbidden" {
+	if e, ok := err.(*Error); ok && e.Err == ErrAccessDenied && (e.Code == "Forbidden" || e.Code == "AccessDenied") {
 		return nil
 	}
 	return err
 }
 
 // headBucket asks for the bucket, and returns its region if the answer says it.
-func (s *store) headBucket(ctx context.Context) (string, error) {
-	a := s.attempts()
-	out, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.name}, a.use)
-	if err == nil {
-		return aws.ToString(out.BucketRegion), nil
-	}
-	region := ""
-	var answer *awshttp.ResponseError
-	if errors.As(err, &answer) && answer.Response != nil {
-		region = answer.Response.Header.Get("X-Amz-Bucket-Region")
-	}
-	err = s.translate(ctx, "open", "", err, a)
-	if e := err.(*Error); e.Err == ErrNotFound {
+func (s *store) headBucket(ctx context.Context) (region string, err error) {
+	err = s.ask(ctx, "open", "", func(a *attempts) error {
+		out, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.name}, a.use)
+		var answer *awshttp.ResponseError
+		if err == nil {
+			region = aws.ToString(out.BucketRegion)
+		} else if errors.As(err, &answer) && answer.Response != nil {
+			region = answer.Response.Header.Get("X-Amz-Bucket-Region")
+		}
+		return err
+	})
+	if e, ok := err.(*Error); ok && e.Err == ErrNotFound {
 		e.Err, e.hint = ErrNoBucket, hintBucket
 	}
 	return region, err
+}
+
+// ask makes a HEAD request. The answer to one has no body, so where it was
+// refused a list is asked for too, which says why; credentials are renewed by
+// that if they have expired.
+func (s *store) ask(ctx context.Context, op, key string, head func(*attempts) error) error {
+	a := s.attempts()
+	err := head(a)
+	if err == nil {
+		return nil
+	}
+	failure := s.translate(ctx, op, key, err, a)
+	if status := statusOf(err); status != http.StatusBadRequest && status != http.StatusForbidden {
+		return failure
+	}
+	b := s.attempts()
+	_, why := s.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &s.name, Prefix: &s.prefix, MaxKeys: aws.Int32(1)}, b.use)
+	if why == nil {
+		a = s.attempts()
+		if err = head(a); err != nil {
+			return s.translate(ctx, op, key, err, a)
+		}
+		return nil
+	}
+	listed, said := s.translate(ctx, op, key, why, b), failure.(*Error)
+	if e := listed.(*Error); e.Code != "" && e.Err != ErrNoBucket {
+		e.RequestID = said.RequestID
+		return e
+	}
+	return failure
 }
 
 // adjust is for what the configuration cannot say.

@@ -44,6 +44,7 @@ func TestStoresThatFail(t *testing.T) {
 			{"a body that breaks off is taken up", aBodyThatBreaksOffIsTakenUp},
 			{"a body that ends early ends with an error", aBodyThatEndsEarlyEndsWithAnError},
 			{"what is replaced meanwhile is not mixed", whatIsReplacedMeanwhileIsNotMixed},
+			{"another range is not taken", anotherRangeIsNotTaken},
 			{"what changes while it is sent is no object", whatChangesWhileItIsSentIsNoObject},
 			{"an upload that did not end goes on", anUploadThatDidNotEndGoesOn},
 			{"an upload that was given up goes on", anUploadThatWasGivenUpGoesOn},

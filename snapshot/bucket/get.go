@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -36,16 +37,15 @@ func (s *store) Head(ctx context.Context, key string) (Info, error) {
 
 // head is Head of a key with the prefix.
 func (s *store) head(ctx context.Context, full string) (Info, error) {
-	a := s.attempts()
-	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.name, Key: &full, ChecksumMode: types.ChecksumModeEnabled}, a.use)
-	if err != nil {
-		err = s.translate(ctx, "head", full, err, a)
-		// The answer has no body to say whether object or bucket is missing.
-		if e := err.(*Error); e.Err == ErrNotFound {
-			if _, err := s.headBucket(ctx); err != nil && err.(*Error).Err == ErrNoBucket {
-				e.Err, e.hint = ErrNoBucket, hintBucket
-			}
+	in := &s3.HeadObjectInput{Bucket: &s.name, Key: &full, ChecksumMode: types.ChecksumModeEnabled}
+	var out *s3.HeadObjectOutput
+	err := s.ask(ctx, "head", full, func(a *attempts) (err error) { out, err = s.client.HeadObject(ctx, in, a.use); return err })
+	if e, ok := err.(*Error); ok && e.Err == ErrNotFound {
+		if _, gone := s.headBucket(ctx); errors.Is(gone, ErrNoBucket) {
+			e.Err, e.hint = ErrNoBucket, hintBucket
 		}
+	}
+	if err != nil {
 		return Info{}, err
 	}
 	if out.ContentLength == nil {
@@ -102,6 +102,7 @@ type body struct {
 	key     string // with the prefix
 	at, end int64  // end: -1 before the first answer, if it is the object's
 	etag    string // of the first answer
+	begun   bool   // there was one
 	now     io.ReadCloser
 	lost    int
 	err     error
@@ -144,7 +145,7 @@ func (b *body) open() (Info, error) {
 		end, info.Size = *out.ContentLength, *out.ContentLength
 	}
 	info.Checksum = checksumOf(out.ChecksumSHA256, out.Metadata, info.Size)
-	if complaint == "" && b.etag != "" && info.ETag != b.etag {
+	if complaint == "" && b.begun && info.ETag != b.etag {
 		out.Body.Close()
 		return Info{}, b.fail(ErrPrecondition, "it was replaced while it was read")
 	}
@@ -152,10 +153,10 @@ func (b *body) open() (Info, error) {
 		out.Body.Close()
 		return Info{}, b.fail(ErrUnavailable, complaint)
 	}
-	if b.etag == "" {
+	if !b.begun {
 		b.begin(info, out.Metadata)
 	}
-	b.now, b.etag, b.end = out.Body, info.ETag, end
+	b.now, b.etag, b.end, b.begun = out.Body, info.ETag, end, true
 	return info, nil
 }
 

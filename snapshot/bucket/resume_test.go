@@ -40,8 +40,9 @@ func (b behind) begin(t *testing.T, key string, content []byte, n int) {
 func anUploadThatDidNotEndGoesOn(t *testing.T, s *emulator.Store) {
 	b := through(t, s, bucket.Options{Jobs: 1})
 	content := buckettest.Content("resumed", 4*partSize+100)
-	b.begin(t, "object-2", content, 1) // another key that begins alike
 	b.begin(t, "object", content, 3)
+	time.Sleep(1100 * time.Millisecond)
+	b.begin(t, "object-2", content, 1) // another key that begins alike, and later
 	b.put(t, "object", content)
 	if counts := b.proxy.Counts(); counts["UploadPart"] != 2 || counts["CreateMultipartUpload"] != 0 {
 		t.Errorf("requests: %v", counts)
