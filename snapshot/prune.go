@@ -53,6 +53,11 @@ func (p *push) prune(ctx context.Context) error {
 		}
 		p.report.StatesRemoved = append(p.report.StatesRemoved, g)
 	}
+	if s, ok := p.bucket.(bucket.Sweeper); ok {
+		if _, err := s.Sweep(ctx, p.o.Now().Add(-deadAfter)); err != nil {
+			return fmt.Errorf("remove unfinished uploads: %w", err)
+		}
+	}
 	return p.buryDead(ctx)
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -35,6 +36,7 @@ const place = "memory:"
 func newBench(t testing.TB, mode volume.KeyMode) *bench {
 	t.Helper()
 	at := t.TempDir()
+	t.Cleanup(func() { unlock(at) })
 	b := &bench{t: t, dir: filepath.Join(at, "backing"), state: filepath.Join(at, "state"), kms: newFakeKMS(), mode: mode, log: new(bytes.Buffer)}
 	_, err := volume.Init(context.Background(), b.dir, volume.InitOptions{
 		Keys: []kmsprovider.KeyURI{{Provider: "local", KeyID: fakeKey}}, Mode: mode, Providers: b.registry(), StateDir: b.state,
@@ -69,6 +71,7 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 // elsewhere is the same volume on another host, where there is nothing of it yet.
 func (b *bench) elsewhere() *bench {
 	c, at := *b, b.t.TempDir()
+	b.t.Cleanup(func() { unlock(at) })
 	c.dir, c.state = filepath.Join(at, "backing"), filepath.Join(at, "state")
 	return &c
 }
@@ -135,10 +138,21 @@ func (b *bench) pull(m *memory, edit ...func(*PullOptions)) PullReport {
 func (b *bench) lose() {
 	b.t.Helper()
 	for _, dir := range []string{b.dir, b.state} {
+		unlock(dir)
 		if err := os.RemoveAll(dir); err != nil {
 			b.t.Fatal(err)
 		}
 	}
+}
+
+// unlock makes directories such that they can be removed.
+func unlock(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
 }
 
 // look is all that there is in a backing directory, but for what is this host's: by
@@ -190,6 +204,12 @@ func look(t testing.TB, dir string) map[string]string {
 		switch kind {
 		case unix.S_IFREG:
 			content, err := os.ReadFile(path)
+			if errors.Is(err, os.ErrPermission) {
+				if err = chmodOpen(fd, uint32(st.Mode)&0o7777|0o400); err == nil {
+					content, err = os.ReadFile(path)
+					_ = chmodOpen(fd, uint32(st.Mode)&0o7777)
+				}
+			}
 			if err != nil {
 				return err
 			}

