@@ -8,7 +8,7 @@ import (
 	"kmsfs/kmsprovider"
 )
 
-// fakeKMS is a KMS of one key, in memory.
+// fakeKMS is a KMS in memory, of one key that goes by any name.
 type fakeKMS struct {
 	kmsprovider.Provider // what is not here panics
 	key                  *crypto.XAES
@@ -41,6 +41,18 @@ func (k *fakeKMS) Decrypt(_ context.Context, _ string, wrapped []byte, ec kmspro
 	return plain, nil
 }
 
-func (k *fakeKMS) DescribeKey(context.Context, string) (kmsprovider.KeyInfo, error) {
-	return kmsprovider.KeyInfo{KeyID: fakeKey, Provider: "local", State: kmsprovider.StateEnabled}, nil
+func (k *fakeKMS) Encrypt(_ context.Context, _ string, plain []byte, ec kmsprovider.Context) ([]byte, error) {
+	return k.key.Seal(nil, rand.Reader, plain, ec.Canonical())
+}
+
+func (k *fakeKMS) ReEncrypt(_ context.Context, wrapped []byte, _ string, from kmsprovider.Context, _ string, to kmsprovider.Context) ([]byte, error) {
+	plain, err := k.key.Open(nil, wrapped, from.Canonical())
+	if err != nil {
+		return nil, kmsprovider.ErrInvalidCiphertext
+	}
+	return k.key.Seal(nil, rand.Reader, plain, to.Canonical())
+}
+
+func (k *fakeKMS) DescribeKey(_ context.Context, keyID string) (kmsprovider.KeyInfo, error) {
+	return kmsprovider.KeyInfo{KeyID: keyID, Provider: "local", State: kmsprovider.StateEnabled}, nil
 }

@@ -387,3 +387,103 @@ func TestAFileThatCannotBeCopiedIsNamedAndThereIsNoNewState(t *testing.T) {
 		t.Fatal("there is a new state")
 	}
 }
+
+func TestWhatIsLeftOfABundleGoesIntoANewOne(t *testing.T) {
+	b, m := newBench(t, volume.ModeVolume), newMemory()
+	const files = 20
+	b.with(func(v *volume.Volume) {
+		for i := range files {
+			create(t, v.Root(), fmt.Sprintf("file %d", i), nil)
+		}
+	})
+	b.push(m)
+	bundles := func() (n int) {
+		for _, key := range m.keys(objectPrefix) {
+			if strings.Contains(key, smallPrefix) {
+				n++
+			}
+		}
+		return n
+	}
+	// More than half goes, and then something more, so that the next push knows.
+	for _, some := range [][2]int{{0, 12}, {12, 13}} {
+		b.with(func(v *volume.Volume) {
+			for i := some[0]; i < some[1]; i++ {
+				if err := v.Root().Unlink(fmt.Sprintf("file %d", i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		b.push(m, func(o *PushOptions) { o.Keep = 1 })
+	}
+	if n := bundles(); n != 1 {
+		t.Fatalf("there are %d bundles", n)
+	}
+	for _, key := range m.keys(objectPrefix) {
+		if strings.Contains(key, smallPrefix) && len(m.objects[key].b) != (files-13)*157 {
+			t.Fatalf("a bundle has %d bytes", len(m.objects[key].b))
+		}
+	}
+	mustHaveNothingElse(t, b, m)
+	want := look(t, b.dir)
+	c := b.elsewhere()
+	c.pull(m)
+	mustBeSame(t, want, look(t, c.dir))
+}
+
+func TestABusyVolumeIsSaidToBeBusy(t *testing.T) {
+	b, m := newBench(t, volume.ModeVolume), newMemory()
+	b.with(func(v *volume.Volume) { create(t, v.Root(), "file", nil) })
+	m.fail = func(_ int, op, _ string) error {
+		if op != "list" {
+			return nil
+		}
+		m.fail = nil
+		m.mu.Unlock()
+		defer m.mu.Lock()
+		a, err := volume.OpenAccess(context.Background(), b.dir, b.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		if _, err := Push(context.Background(), b.dir, a, m, PushOptions{Place: place}); !errors.Is(err, ErrBusy) {
+			t.Errorf("another push on this host: %v", err)
+		}
+		return nil
+	}
+	b.push(m)
+}
+
+// TestKeysThatChangeMeanwhileGoWithTheirConfiguration rewrites volume.json while a
+// volume is described that is in use: sidecars and configuration are of one moment.
+func TestKeysThatChangeMeanwhileGoWithTheirConfiguration(t *testing.T) {
+	b, m := newBench(t, volume.ModeFile), newMemory()
+	b.with(func(v *volume.Volume) {
+		create(t, v.Root(), "file", pattern(10, 1))
+		done := false
+		m.fail = func(_ int, op, key string) error {
+			if op != "put" || !strings.Contains(key, smallPrefix) || done {
+				return nil
+			}
+			done = true // the sidecars are sent, and the old configuration is in the manifest
+			m.mu.Unlock()
+			defer m.mu.Lock()
+			o := volume.RewrapOptions{Providers: b.registry(), StateDir: b.state}
+			o.To.Provider, o.To.KeyID = "local", "arn:fake:key/2"
+			if _, err := volume.Rewrap(context.Background(), b.dir, o); err != nil {
+				t.Errorf("rewrap: %v", err)
+			}
+			return nil
+		}
+		if r, err := b.pushLive(&inProcess{v: v}, m); err != nil {
+			t.Fatalf("push: %v, %+v", err, r.Unread)
+		}
+		if !done {
+			t.Fatal("nothing was rewrapped")
+		}
+	})
+	want := look(t, b.dir)
+	c := b.elsewhere()
+	c.pull(m)
+	mustBeSame(t, want, look(t, c.dir))
+}
