@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,11 +56,24 @@ func (b *bench) pushLive(l *inProcess, m *memory) (PushReport, error) {
 	return Push(context.Background(), b.dir, a, m, PushOptions{Place: place, Jobs: 3, Live: l})
 }
 
+// halting is a backing store on which every large write stops half-way, where anybody
+// can see that.
+type halting struct{ volume.System }
+
+func (halting) Pwrite(fd int, b []byte, cipherOff int64) (int, error) {
+	if len(b) > 10000 {
+		b = b[:10000]
+		defer time.Sleep(time.Millisecond)
+	}
+	return volume.System{}.Pwrite(fd, b, cipherOff)
+}
+
 // TestAVolumeThatIsWrittenToIsPushedAsItWas has files that say in each of their
 // blocks which version they are, and are renamed all the while: of each there must
 // be one name, and one version.
 func TestAVolumeThatIsWrittenToIsPushedAsItWas(t *testing.T) {
 	b, m := newBench(t, volume.ModeVolume), newMemory()
+	b.store = halting{}
 	const files, blocks = 12, 40
 	version := func(i, n int) []byte {
 		out := make([]byte, blocks*4096)
@@ -151,6 +165,68 @@ func TestAVolumeThatIsWrittenToIsPushedAsItWas(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFilesThatAreMovedWhileNamesAreDescribedAreThereOnce moves files between
+// directories that were described already and others that were not.
+func TestFilesThatAreMovedWhileNamesAreDescribedAreThereOnce(t *testing.T) {
+	b, m := newBench(t, volume.ModeVolume), newMemory()
+	const dirs = 10
+	b.with(func(v *volume.Volume) {
+		var in []*volume.Node
+		for i := range dirs {
+			d, _, err := v.Root().Mkdir(fmt.Sprint("directory ", i), 0o755, owner())
+			if err != nil {
+				t.Fatal(err)
+			}
+			in = append(in, d)
+			create(t, d, fmt.Sprint(i), pattern(100, i))
+		}
+		time.Sleep(2 * clockStep)
+		var mu sync.Mutex
+		settled, late := 0, 0
+		l := &inProcess{v: v, hook: func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if settled++; settled == 2*dirs { // all are sent: more files come
+				for i, d := range in {
+					create(t, d, fmt.Sprint("late ", i), pattern(100, i))
+				}
+				time.Sleep(2 * clockStep)
+			}
+		}}
+		m.fail = func(_ int, op, key string) error {
+			if op != "put" || !strings.HasPrefix(key, objectPrefix) || strings.Contains(key, smallPrefix) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if settled < 2*dirs {
+				return nil
+			}
+			if late++; late != dirs/2 { // these are sent while they are described
+				return nil
+			}
+			for i, d := range in {
+				if err := d.Rename(fmt.Sprint(i), in[(i+dirs/2)%dirs], fmt.Sprint(i), 0); err != nil {
+					t.Errorf("rename: %v", err)
+				}
+			}
+			time.Sleep(2 * clockStep)
+			return nil
+		}
+		if r, err := b.pushLive(l, m); err != nil {
+			t.Fatalf("push: %v, %+v", err, r.Unread)
+		}
+		if late < dirs/2 {
+			t.Fatalf("%d files were sent while they were described", late)
+		}
+		m.fail = nil
+	})
+	want := look(t, b.dir)
+	c := b.elsewhere()
+	c.pull(m)
+	mustBeSame(t, want, look(t, c.dir))
 }
 
 func TestAFileThatVanishesWhileItIsPushedWasNeverThere(t *testing.T) {

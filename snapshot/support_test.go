@@ -29,6 +29,7 @@ type bench struct {
 	kms   *fakeKMS
 	mode  volume.KeyMode
 	log   *bytes.Buffer
+	store volume.Backing // if not the system's
 }
 
 const place = "memory:"
@@ -54,7 +55,7 @@ func (b *bench) registry() *kmsprovider.Registry {
 }
 
 func (b *bench) options() volume.Options {
-	return volume.Options{Providers: b.registry(), StateDir: b.state, Log: slog.New(slog.NewTextHandler(&lockedWriter{w: b.log}, nil))}
+	return volume.Options{Providers: b.registry(), StateDir: b.state, Backing: b.store, Log: slog.New(slog.NewTextHandler(&lockedWriter{w: b.log}, nil))}
 }
 
 type lockedWriter struct {
