@@ -46,5 +46,6 @@
 //	names.go      file names
 //	symlink.go    symlink targets
 //	xattr.go      extended attributes
+//	manifest.go   manifests of copies
 //	base64.go     strict base64url
 package crypto

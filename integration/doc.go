@@ -29,6 +29,7 @@
 //	awskeys_test.go       keys from moto and from the served local KMS; calls counted
 //	awspolicy_test.go     the policy of docs/AWS.md
 //	outage_test.go        a KMS that is slow, throttles, fails, hangs or refuses
+//	sync_test.go synclive_test.go syncpassed_test.go   copies in S3 by any tool (docs/S3.md)
 //	imports_test.go       the import table of docs/ARCHITECTURE.md
 //	format_test.go        the figures of docs/FORMAT.md
 //	regressions_test.go   bugs by which others lost data (docs/REGRESSIONS.md), those of FUSE

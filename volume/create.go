@@ -27,6 +27,7 @@ func (n *Node) Create(name string, mode uint32, owner Owner) (*Node, Attr, error
 		return nil, Attr{}, err
 	}
 	defer n.vol.end()
+	defer n.vol.naming.change()()
 	if n.vol.readOnly {
 		return nil, Attr{}, unix.EROFS
 	}
@@ -192,6 +193,7 @@ func (n *Node) Mknod(name string, mode uint32, major, minor uint32, owner Owner)
 		return nil, Attr{}, err
 	}
 	defer n.vol.end()
+	defer n.vol.naming.change()()
 	return n.makeEntry(name, making{mode: mode, owner: owner, make: func(d *descriptor, backing string) error {
 		return n.vol.backing.Mknodat(d.fd, backing, mode, int(unix.Mkdev(major, minor)))
 	}})

@@ -51,6 +51,8 @@
 //	reencrypt.go reencryptfile.go reencryptjournal.go   new data keys: files written anew
 //	meter.go        calls to KMSs counted and held back
 //	ahead.go stream.go   data keys unwrapped ahead of who reads file after file
+//	access.go       records and names of a volume for who copies it
+//	live.go         files and names held while a mount is copied
 //	fsck.go finding.go   Fsck: checking everything, and mending what can be mended
 //	fsckwalk.go fsckentry.go fsckdir.go   looking: the tree, its entries, directories
 //	fsckfile.go fsckblocks.go fsckkeys.go fscklost.go   files, their blocks and keys;
@@ -98,6 +100,8 @@
 //	                   calls to the KMS, and while the kernel writes back: the
 //	                   calls of a file system only try it, and never wait.
 //	(the gate)         no lock: entering never waits
+//	naming             shared by operations on names; exclusive for who copies the
+//	                   names of a mount, for a minute at most
 //	intent             an intent is drawn before all locks that follow, slots included;
 //	                   nobody holds two
 //	redo slot          a slot is drawn before any lock of a file, and given back after

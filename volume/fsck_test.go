@@ -1,7 +1,10 @@
 package volume
 
 import (
+	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -119,6 +122,38 @@ func TestFsckRefusesAVolumeThatIsMountedForWriting(t *testing.T) {
 	for _, repair := range []bool{false, true} {
 		if _, err := b.fsck(FsckOptions{Repair: repair}); !errors.Is(err, ErrInUse) {
 			t.Errorf("repair %v: %v", repair, err)
+		}
+	}
+}
+
+func TestACopyWithoutItsEmptyDirectoriesIsReadAndCheckedWithoutAWrite(t *testing.T) {
+	b := newBench(t, ModeFile)
+	v := b.open()
+	createFile(t, v.Root(), "file", pattern(5000, 1))
+	if _, _, err := v.Root().Symlink("long", strings.Repeat("t", 4000), Owner{}); err != nil {
+		t.Fatal(err)
+	}
+	b.close(v)
+	for _, name := range []string{"links", "redo", sessionsDir, "lost+found"} { // links is not empty: its target is lost
+		if err := os.RemoveAll(filepath.Join(b.dir, metaDir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := b.mustFsck(FsckOptions{})
+	if len(r.Findings) != 1 || r.Findings[0].Path != "long" || !r.Complete {
+		t.Errorf("complete %v, findings:%s", r.Complete, show(r))
+	}
+	v = b.open(func(o *Options) { o.ReadOnly = true })
+	if got := readAll(t, lookup(t, v.Root(), "file")); !bytes.Equal(got, pattern(5000, 1)) {
+		t.Errorf("read %d bytes", len(got))
+	}
+	if target, err := lookup(t, v.Root(), "long").Readlink(); err == nil {
+		t.Errorf("the target is %d bytes", len(target))
+	}
+	b.close(v)
+	for _, name := range []string{"links", "redo"} {
+		if _, err := os.Lstat(filepath.Join(b.dir, metaDir, name)); err == nil {
+			t.Errorf("%s was made", name)
 		}
 	}
 }

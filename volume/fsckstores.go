@@ -96,6 +96,9 @@ func (c *fsck) discard(f *Finding, why string, remove func() error) {
 // checkLinks looks for symlink targets that no symlink leads to.
 func (c *fsck) checkLinks(used map[string]bool, why string) error {
 	v := c.vol
+	if v.links < 0 {
+		return nil
+	}
 	entries, err := v.listBacking(v.links)
 	if err != nil {
 		return fmt.Errorf("list %s/links: %w", metaDir, err)

@@ -23,8 +23,10 @@ type HostState struct {
 	Fingerprint string    `json:"fingerprint"` // of the volume key, 64 hex digits
 	KeyIDs      []string  `json:"key_ids"`
 	Generation  uint64    `json:"generation"` // of the newest volume.json seen
-	// Manifest is the generation of the newest manifest seen.
-	Manifest uint64 `json:"manifest"`
+	// Manifest is the generation of the newest manifest seen, anywhere; Manifests
+	// that of each place where there is a copy.
+	Manifest  uint64            `json:"manifest"`
+	Manifests map[string]uint64 `json:"manifests,omitempty"`
 	// Boot and Session say who had the volume open for writing last, and Open
 	// that it did not end cleanly, or still goes on.
 	Boot    string    `json:"boot"`

@@ -13,6 +13,7 @@ func (n *Node) Link(target *Node, name string) (Attr, error) {
 		return Attr{}, err
 	}
 	defer n.vol.end()
+	defer n.vol.naming.change()()
 	v := n.vol
 	if v.readOnly {
 		return Attr{}, unix.EROFS

@@ -13,6 +13,7 @@ func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error)
 		return nil, Attr{}, err
 	}
 	defer n.vol.end()
+	defer n.vol.naming.change()()
 	v := n.vol
 	if v.readOnly {
 		return nil, Attr{}, unix.EROFS

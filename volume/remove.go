@@ -13,6 +13,7 @@ func (n *Node) Unlink(name string) error {
 		return err
 	}
 	defer n.vol.end()
+	defer n.vol.naming.change()()
 	v := n.vol
 	if v.readOnly {
 		return unix.EROFS
@@ -163,6 +164,7 @@ func (n *Node) Rmdir(name string) error {
 		return err
 	}
 	defer n.vol.end()
+	defer n.vol.naming.change()()
 	if n.vol.readOnly {
 		return unix.EROFS
 	}

@@ -23,6 +23,7 @@ func (n *Node) Rename(oldName string, newDir *Node, newName string, flags uint32
 		return err
 	}
 	defer n.vol.end()
+	defer n.vol.naming.change()()
 	if n.vol.readOnly {
 		return unix.EROFS
 	}

@@ -24,6 +24,7 @@ func (n *Node) Symlink(name, target string, owner Owner) (*Node, Attr, error) {
 		return nil, Attr{}, err
 	}
 	defer n.vol.end()
+	defer n.vol.naming.change()()
 	if len(target) > maxTarget {
 		return nil, Attr{}, unix.ENAMETOOLONG
 	}
@@ -106,6 +107,9 @@ func (v *Volume) linkContent(content string) ([]byte, error) {
 	id, err := crypto.ParseID(content)
 	if err != nil {
 		return nil, err
+	}
+	if v.links < 0 {
+		return nil, unix.ENOENT
 	}
 	return readSmall(v.backing, v.links, id.String(), maxTarget+crypto.BlockOverhead)
 }

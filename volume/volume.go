@@ -67,6 +67,7 @@ type Volume struct {
 	badXattrs   sync.Map // messages of damaged attribute names that were logged
 	debts       debts
 	late        lateChanges
+	naming      namesLock
 
 	keys     *keyCache
 	setbacks setbacks
@@ -77,7 +78,7 @@ type Volume struct {
 
 	follow  follower
 	meta    int // descriptor of .kmsfs
-	links   int // descriptor of .kmsfs/links
+	links   int // descriptor of .kmsfs/links; -1 where it is missing and only read
 	redoDir int // descriptor of .kmsfs/redo
 	redo    *redoFile
 	// holdMode arms a slot that puts a mode back; nil but while replay runs.
@@ -110,6 +111,29 @@ func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
 // openKeys is Open without a session: nothing of it keeps others from writing,
 // so only configuration and sidecars may be used. The caller releases it.
 func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error) {
+	v, err := prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			v.abort()
+		}
+	}()
+	if err := v.openTree(dir); err != nil {
+		return nil, err
+	}
+	if err := v.unlock(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.admit(dir, o); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// prepare is a volume of which nothing is open.
+func prepare(ctx context.Context, o Options) (*Volume, error) {
 	v := &Volume{
 		configName: configName,
 		readOnly:   o.ReadOnly, strict: o.Strict, backing: o.Backing, random: o.Random, log: o.Log,
@@ -134,9 +158,6 @@ func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error)
 	if v.kmsDeadline == 0 {
 		v.kmsDeadline = defaultKMSDeadline
 	}
-	v.ctx, v.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	v.custody.gate.empty = make(chan struct{}, 1)
-	v.nodes.m = make(map[nodeKey]weak.Pointer[Node])
 	limit, err := raiseDescriptorLimit()
 	if err != nil {
 		return nil, err
@@ -144,21 +165,10 @@ func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error)
 	if o.MaxDescriptors > 0 {
 		limit = o.MaxDescriptors
 	}
+	v.ctx, v.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	v.custody.gate.empty = make(chan struct{}, 1)
+	v.nodes.m = make(map[nodeKey]weak.Pointer[Node])
 	v.descriptors = descriptorSet{backing: v.backing, limit: limit}
-	defer func() {
-		if err != nil {
-			v.abort()
-		}
-	}()
-	if err := v.openTree(dir); err != nil {
-		return nil, err
-	}
-	if err := v.unlock(ctx); err != nil {
-		return nil, err
-	}
-	if err := v.admit(dir, o); err != nil {
-		return nil, err
-	}
 	return v, nil
 }
 
@@ -198,6 +208,9 @@ func (v *Volume) openTree(dir string) error {
 			if err == nil {
 				fd, err = v.backing.Openat(v.meta, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 			}
+		}
+		if err == unix.ENOENT && name != "keys" {
+			return -1, nil // it would be empty
 		}
 		if err != nil {
 			return -1, fmt.Errorf("open %s: %w", filepath.Join(dir, metaDir, name), err)

@@ -55,7 +55,7 @@ func (a *app) rootCommand() *cobra.Command {
 	a.keys.register(root.PersistentFlags())
 	root.AddCommand(
 		a.initCommand(), a.mountCommand(), a.unmountCommand(), a.infoCommand(), a.statusCommand(), a.lockCommand(), a.unlockCommand(),
-		a.rewrapCommand(), a.reencryptCommand(), a.fsckCommand(), a.encryptCommand(), a.decryptCommand(), a.kmsCommand(), a.versionCommand(),
+		a.rewrapCommand(), a.reencryptCommand(), a.fsckCommand(), a.pushCommand(), a.pullCommand(), a.verifyCommand(), a.encryptCommand(), a.decryptCommand(), a.kmsCommand(), a.versionCommand(),
 	)
 	return root
 }

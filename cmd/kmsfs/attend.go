@@ -18,7 +18,7 @@ import (
 
 // controlRequest is what a mount is asked over its control socket.
 type controlRequest struct {
-	Verb    string  `json:"verb"`              // status, lock, unlock or profile
+	Verb    string  `json:"verb"`              // status, lock, unlock, profile or copy
 	Profile string  `json:"profile,omitempty"` // its kind
 	Seconds float64 `json:"seconds,omitempty"` // that it may take
 }
@@ -109,6 +109,10 @@ func (t *attendant) answer(ctx context.Context, c *control.Conn) {
 		err = t.unlockBy(ctx, c)
 	case "profile":
 		err = t.profileFor(ctx, c, r)
+	case "copy":
+		if err = t.copyFor(ctx, c); err == nil {
+			return
+		}
 	default:
 		err = usagef("unknown request %q", r.Verb)
 	}

@@ -15,6 +15,9 @@
 //	rewrap.go        changing a volume's keys
 //	reencrypt.go     new data keys for files
 //	fsck.go          checking a volume and repairing it
+//	push.go pull.go verify.go   copies of a volume in a bucket
+//	copies.go        what they share: the bucket, and the volume beside its mount
+//	copying.go       what a mount does for who copies it, and asking it to
 //	encrypt.go decrypt.go    the subcommands that make and open envelopes
 //	envelope.go      what they share: from flags to the work
 //	envelopeflags.go their common flags

@@ -9,6 +9,8 @@ import (
 	"kmsfs/kmsprovider"
 	"kmsfs/kmsprovider/local"
 	"kmsfs/kmsprovider/local/audit"
+	"kmsfs/snapshot"
+	"kmsfs/snapshot/bucket"
 	"kmsfs/volume"
 )
 
@@ -77,6 +79,18 @@ func exitCode(err error) int {
 		{kmsprovider.ErrIncorrectKey, exitIntegrity},
 		{kmsprovider.ErrInvalidCiphertext, exitIntegrity},
 		{kmsprovider.ErrInvalidInput, exitUsage},
+		{snapshot.ErrRollback, exitFingerprint},
+		{snapshot.ErrOtherVolume, exitFingerprint},
+		{snapshot.ErrManifest, exitIntegrity},
+		{snapshot.ErrDamaged, exitIntegrity},
+		{snapshot.ErrUnread, exitIntegrity},
+		{snapshot.ErrNoState, exitNoVolume},
+		{bucket.ErrNoBucket, exitNoVolume},
+		{bucket.ErrAccessDenied, exitDenied},
+		{bucket.ErrExpiredCredentials, exitDenied},
+		{bucket.ErrThrottled, exitThrottled},
+		{bucket.ErrUnavailable, exitUnreachable},
+		{bucket.ErrInvalid, exitUsage},
 		{envelope.ErrMalformed, exitIntegrity},
 		{envelope.ErrNotAuthentic, exitIntegrity},
 		{envelope.ErrSignature, exitIntegrity},

@@ -48,7 +48,7 @@ func (a *app) lock(ctx context.Context, path string) error {
 	}
 	var syncErr error
 	if s.State == stateUnlocked {
-		syncErr = syncMount(s.Mountpoint)
+		_, syncErr = syncMount(s.Mountpoint)
 	}
 	if err := a.command(ctx, socket, s, "lock", nil); err != nil {
 		return err
@@ -60,13 +60,13 @@ func (a *app) lock(ctx context.Context, path string) error {
 }
 
 // syncMount writes back what the kernel keeps of a mount, if this user may enter it.
-func syncMount(mountpoint string) error {
+func syncMount(mountpoint string) (entered bool, err error) {
 	fd, err := unix.Open(mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil // the mount itself will do
+		return false, nil // the mount itself will do
 	}
 	defer unix.Close(fd)
-	return unix.Syncfs(fd)
+	return true, unix.Syncfs(fd)
 }
 
 func (a *app) unlock(ctx context.Context, path string) error {

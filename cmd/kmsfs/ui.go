@@ -59,6 +59,9 @@ func hintOf(err error) string {
 	if errors.As(err, &h) && h.Hint() != "" {
 		return h.Hint()
 	}
+	if h := copyHint(err); h != "" {
+		return h
+	}
 	var inUse *volume.InUseError
 	switch {
 	case errors.As(err, &inUse) && inUse.Mountpoint != "":

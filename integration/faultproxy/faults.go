@@ -1,11 +1,8 @@
 package faultproxy
 
 import (
-	"bytes"
 	"net/http"
-	"net/http/httptest"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -15,9 +12,14 @@ type Fault struct {
 	Only []string
 	// Times is how many requests it happens to, before all is well again; 0 is all.
 	Times int
+	After int           // how many of these operations go well before
 	Delay time.Duration // before anything else
 	Hang  bool          // nothing is ever answered
+	Lost  bool          // the server does its work, and the connection ends without an answer
 	Cut   bool          // the answer ends in the middle of its body
+	Stall bool          // the answer stops in the middle of its body, and the connection stays
+	Short bool          // the answer is half of its body, and says that this is all
+	Flip  bool          // one bit in the middle of the answer's body is another
 	// Status and Code, where there is a Status, are answered in the place of the server.
 	Status int
 	Code   string // of AWS; empty: a body that is none of the protocol
@@ -40,7 +42,8 @@ func (f Fault) concerns(operation string) bool {
 }
 
 // serve answers a request with the fault, or passes it on.
-func (f Fault) serve(w http.ResponseWriter, r *http.Request, closed <-chan struct{}, next http.Handler) {
+func (f Fault) serve(w http.ResponseWriter, r *http.Request, p *Proxy) {
+	closed, next := p.closed, p.next
 	if f.Delay > 0 {
 		wait(r, closed, time.After(f.Delay))
 	}
@@ -49,15 +52,16 @@ func (f Fault) serve(w http.ResponseWriter, r *http.Request, closed <-chan struc
 		wait(r, closed, nil)
 		panic(http.ErrAbortHandler)
 	case f.Status != 0:
-		body := "<html>this is no KMS</html>"
+		body := "<html>this is no answer of the service</html>"
 		if f.Code != "" {
-			w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-			body = `{"__type":` + strconv.Quote(f.Code) + `,"message":"a fault of the test"}`
+			var kind string
+			kind, body = p.protocol.failure(f.Code)
+			w.Header().Set("Content-Type", kind)
 		}
 		w.WriteHeader(f.Status)
 		_, _ = w.Write([]byte(body))
-	case f.Cut:
-		cut(w, r, next)
+	case f.Lost || f.Cut || f.Stall || f.Short || f.Flip:
+		f.damage(w, r, p)
 	default:
 		next.ServeHTTP(w, r)
 	}
@@ -70,20 +74,4 @@ func wait(r *http.Request, closed <-chan struct{}, after <-chan time.Time) {
 	case <-r.Context().Done():
 	case <-closed:
 	}
-}
-
-// cut lets the server do its work, and drops the connection half-way through
-// what it answers.
-func cut(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	whole := httptest.NewRecorder()
-	next.ServeHTTP(whole, r)
-	body := bytes.Clone(whole.Body.Bytes())
-	for name, values := range whole.Header() {
-		w.Header()[name] = values
-	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(whole.Code)
-	_, _ = w.Write(body[:len(body)/2])
-	_ = http.NewResponseController(w).Flush()
-	panic(http.ErrAbortHandler)
 }

@@ -11,7 +11,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 
@@ -22,10 +21,11 @@ import (
 type Proxy struct {
 	URL string
 
-	t       testing.TB
-	next    http.Handler
-	address unix.SockaddrInet4
-	closed  chan struct{}
+	t        testing.TB
+	next     http.Handler
+	protocol protocol
+	address  unix.SockaddrInet4
+	closed   chan struct{}
 
 	mu     sync.Mutex
 	fault  Fault
@@ -51,10 +51,21 @@ func To(t testing.TB, target string) http.Handler {
 	}
 }
 
-// New starts a proxy in front of next; it is stopped when the test ends.
+// New starts a proxy in front of a KMS; it is stopped when the test ends.
 func New(t testing.TB, next http.Handler) *Proxy {
 	t.Helper()
-	p := &Proxy{t: t, next: next, closed: make(chan struct{}), counts: make(map[string]int)}
+	return start(t, next, kms)
+}
+
+// NewS3 starts a proxy in front of an S3 server.
+func NewS3(t testing.TB, next http.Handler) *Proxy {
+	t.Helper()
+	return start(t, next, s3)
+}
+
+func start(t testing.TB, next http.Handler, of protocol) *Proxy {
+	t.Helper()
+	p := &Proxy{t: t, next: next, protocol: of, closed: make(chan struct{}), counts: make(map[string]int)}
 	p.bind(unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
 	name, err := unix.Getsockname(p.bound)
 	if err != nil {
@@ -146,7 +157,7 @@ func (p *Proxy) bind(address unix.SockaddrInet4) {
 
 // ServeHTTP counts a request and has the fault of the moment answer it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	operation := p.protocol.operation(r)
 	p.mu.Lock()
 	p.counts[operation]++
 	fault := p.faultFor(operation)
@@ -158,12 +169,16 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	fault.serve(w, r, p.closed, p.next)
+	fault.serve(w, r, p)
 }
 
 // faultFor draws the fault of a request. The caller holds mu.
 func (p *Proxy) faultFor(operation string) Fault {
 	if !p.fault.concerns(operation) {
+		return None
+	}
+	if p.fault.After > 0 {
+		p.fault.After--
 		return None
 	}
 	f := p.fault
