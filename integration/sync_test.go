@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"golang.org/x/sys/unix"
 
 	"kmsfs/integration/emulator"
@@ -77,18 +75,9 @@ func (s *syncer) run(direction, backing string) {
 }
 
 // keys counts the sidecars in the bucket.
-func (s *syncer) keys() (n int) {
+func (s *syncer) keys() int {
 	s.t.Helper()
-	prefix := "copy/.kmsfs/keys/"
-	pages := s3.NewListObjectsV2Paginator(s.store.Client(), &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(context.Background())
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		n += len(page.Contents)
-	}
-	return n
+	return len(s.store.Keys(s.t, s.bucket, "copy/.kmsfs/keys/"))
 }
 
 // elsewhere is the volume in another directory, as a host has it that never saw it.

@@ -122,3 +122,19 @@ func (s *Store) CreateBucket(t testing.TB) string {
 	}
 	return name
 }
+
+// Keys lists a bucket's objects.
+func (s *Store) Keys(t testing.TB, bucket, prefix string) (keys []string) {
+	t.Helper()
+	pages := s3.NewListObjectsV2Paginator(s.Client(), &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &prefix})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(t.Context())
+		if err != nil {
+			t.Fatalf("list %s: %v", bucket, err)
+		}
+		for _, o := range page.Contents {
+			keys = append(keys, *o.Key)
+		}
+	}
+	return keys
+}

@@ -153,8 +153,12 @@ func TestExpiredCredentialsAreRenewedOnce(t *testing.T) {
 		t.Errorf("credentials were asked for %d times", n)
 	}
 	proxy.Set(faultproxy.Fault{Status: 400, Code: "ExpiredToken"})
+	proxy.Counts()
 	_, err = b.Put(t.Context(), "object", bytes.NewReader(nil), 0, bucket.PutOptions{})
 	behind{name: name}.wantError(t, err, bucket.ErrExpiredCredentials, "object")
+	if n := proxy.Counts()["PutObject"]; n != 2 {
+		t.Errorf("asked %d times", n)
+	}
 	var e *bucket.Error
 	if !errors.As(err, &e) || e.Hint() == "" {
 		t.Errorf("no hint: %v", err)
@@ -197,6 +201,22 @@ func TestALimitOfBytesHolds(t *testing.T) {
 	// Two MiB at one a second, of which a tenth of a second's is free. Being slow is no fault.
 	if took := time.Since(start); took < 1800*time.Millisecond {
 		t.Errorf("took %v", took)
+	}
+}
+
+func TestNoRequestRemovesMoreThanAWSAllows(t *testing.T) {
+	s := emulator.Versity(t)
+	proxy := faultproxy.NewS3(t, faultproxy.To(t, s.URL))
+	b := open(t, s, proxy.URL, s.CreateBucket(t), bucket.Options{})
+	keys := make([]string, 2001)
+	for i := range keys {
+		keys[i] = fmt.Sprint("object ", i)
+	}
+	if err := b.Delete(t.Context(), keys...); err != nil {
+		t.Error(err)
+	}
+	if n := proxy.Counts()["DeleteObjects"]; n != 3 {
+		t.Errorf("%d requests for %d objects", n, len(keys))
 	}
 }
 
