@@ -79,6 +79,25 @@ func (s *sharing) settleNames() error {
 	return s.clearIntent()
 }
 
+// sweep settles what is left of an operation on names whose mount was killed, also if
+// nobody changes a name: a mount that goes on does it every few seconds.
+func (s *sharing) sweep() {
+	s.names.Lock()
+	if s.tree < 0 {
+		s.names.Unlock()
+		return
+	}
+	if in, err := s.vol.sharedIntent(s.tree); in == nil || err != nil {
+		s.names.Unlock()
+		return
+	}
+	if err := s.lockTree(); err != nil { // mostly it is under way, and done then
+		s.vol.log.Warn("names cannot be changed", "error", err)
+		return
+	}
+	s.unlockNames()
+}
+
 // sharedIntent is what stands in the file that is open as fd; nil if nothing does.
 func (v *Volume) sharedIntent(fd int) (*intent, error) {
 	h := make([]byte, slotHeader)

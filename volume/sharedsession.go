@@ -102,6 +102,8 @@ func (s *sharing) close() {
 		return
 	}
 	s.locks.close()
+	s.names.Lock()
+	defer s.names.Unlock()
 	if s.tree >= 0 {
 		s.vol.backing.Close(s.tree)
 		s.tree = -1
