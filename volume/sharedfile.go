@@ -196,7 +196,12 @@ func (n *Node) lastUser(d *descriptor, f *file, ticket *reapTicket) *reapTicket 
 		var st unix.Statx_t
 		p, ok := n.at()
 		if !ok || n.vol.backing.Statx(d.fd, "", &st) != nil || st.Nlink != 0 ||
-			f.refresh() != nil || f.rec.Linked() || f.accepted.Load() {
+			f.joinReaders() != nil {
+			return nil
+		}
+		linked := f.rec.Linked()
+		f.endRead()
+		if linked {
 			return nil
 		}
 		ticket = &reapTicket{id: f.id, dir: p.parent}

@@ -79,6 +79,10 @@ func (n *Node) SetLock(o LockOwner, handle uint64, l Lock, wait bool, cancel <-c
 }
 
 func (n *Node) tryLock(o LockOwner, handle uint64, kind int16, start, length int64) error {
+	if err := n.vol.begin(ordinary); err != nil {
+		return err
+	}
+	defer n.vol.end()
 	h, err := n.lockHolder(o, kind)
 	if h == nil || err != nil {
 		return err // there is nothing to drop
@@ -129,12 +133,18 @@ func (n *Node) lockHolder(o LockOwner, kind int16) (*lockHolder, error) {
 
 // open opens the holder's descriptor, from the one that the file is open by: the name
 // may be gone. Exclusive locks take one for writing, also those of flock(2) on a file
-// that is open for reading.
+// that is open for reading, so it is one where that can be had.
 func (h *lockHolder) open(n *Node, kind int16) error {
-	if h.fd >= 0 && (h.writes || kind != unix.F_WRLCK) {
+	if h.fd >= 0 {
+		if kind == unix.F_WRLCK && !h.writes {
+			return unix.EBADF // the locks that there are would go with the descriptor
+		}
 		return nil
 	}
-	f, err := n.openFile(kind == unix.F_WRLCK)
+	f, err := n.openFile(true)
+	if err != nil && kind != unix.F_WRLCK {
+		f, err = n.openFile(false)
+	}
 	if err != nil {
 		return err
 	}
@@ -144,29 +154,23 @@ func (h *lockHolder) open(n *Node, kind int16) error {
 		flags = unix.O_RDWR
 	}
 	fd, err := unix.Open(procDescriptor(f.desc.fd), flags|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err == unix.EACCES && n.isNamed() { // its mode forbids us what we have open
+	if err == unix.EACCES { // its mode forbids us what we have open
+		n.mu.Lock()
 		fd, err = n.reopenLifted(flags)
+		n.mu.Unlock()
 	}
-	if err != nil {
-		return err
-	}
-	if h.fd < 0 {
+	if err == nil {
 		h.fd, h.writes = fd, writes
-		return nil
 	}
-	// The locks that there are would go with the old one: they are few, and taken
-	// again by nobody. So a file that is opened for writing has it so from the start.
-	n.vol.backing.Close(fd)
-	return unix.EBADF
-}
-
-func (n *Node) isNamed() bool {
-	_, ok := n.at()
-	return ok
+	return err
 }
 
 // FindLock finds a lock of somebody else in the way of l; F_UNLCK if there is none.
 func (n *Node) FindLock(o LockOwner, l Lock) (Lock, error) {
+	if err := n.vol.begin(ordinary); err != nil {
+		return Lock{}, err
+	}
+	defer n.vol.end()
 	start, length, err := o.spanOf(l)
 	if err != nil {
 		return Lock{}, err
