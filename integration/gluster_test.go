@@ -49,8 +49,8 @@ var glusterOptions = []string{
 	"performance.open-behind", "performance.stat-prefetch", "performance.readdir-ahead",
 }
 
-// startGluster starts a daemon with files, sockets and ports of its own, makes a volume
-// and mounts it. When the test ends, however it does, all its processes do.
+// startGluster starts a daemon with files and sockets of its own, makes a volume and
+// mounts it. Its port is GlusterFS's: bricks look for it there. When the test ends, however it does, all its processes do.
 func startGluster(t *testing.T) *gluster {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "gluster") // paths of sockets are short
@@ -64,7 +64,6 @@ func startGluster(t *testing.T) *gluster {
 	for _, sub := range []string{"work", "run", "log", "a", "b", "one", "two"} {
 		ok(t, os.Mkdir(filepath.Join(dir, sub), 0o700))
 	}
-	port := freePort(t)
 	conf := filepath.Join(dir, "glusterd.vol")
 	ok(t, os.WriteFile(conf, fmt.Appendf(nil, `volume management
     type mgmt/glusterd
@@ -72,13 +71,13 @@ func startGluster(t *testing.T) *gluster {
     option run-directory %[1]s/run
     option glusterd-sockfile %[1]s/socket
     option transport-type socket
-    option transport.socket.listen-port %[2]d
+    option transport.socket.listen-port 24007
     option transport.socket.bind-address 127.0.0.1
     option base-port 49700
     option ping-timeout 0
     option event-threads 1
 end-volume
-`, dir, port), 0o600))
+`, dir), 0o600))
 	g.serve("glusterd", "-N", "-f", conf, "-p", filepath.Join(dir, "glusterd.pid"), "-l", filepath.Join(dir, "log/glusterd"))
 	t.Cleanup(g.killRest)
 	waitFor(t, func() bool {
@@ -91,6 +90,7 @@ end-volume
 	for _, o := range glusterOptions {
 		g.run("volume", "set", "v", o, "off")
 	}
+	g.run("volume", "set", "v", "network.remote-dio", "enable")
 	g.run("volume", "start", "v")
 	t.Cleanup(func() {
 		if _, err := g.try("volume", "stop", "v", "force"); err != nil {
@@ -99,7 +99,7 @@ end-volume
 	})
 	for i, name := range []string{"one", "two"} {
 		g.mounts[i] = filepath.Join(dir, name)
-		g.mount(g.mounts[i], port)
+		g.mount(g.mounts[i])
 	}
 	return g
 }
@@ -124,11 +124,11 @@ func (g *gluster) serve(args ...string) {
 }
 
 // mount mounts the volume as another host would.
-func (g *gluster) mount(at string, port int) {
+func (g *gluster) mount(at string) {
 	g.t.Helper()
 	host, err := os.Hostname()
 	ok(g.t, err)
-	g.serve("glusterfs", "-N", "--volfile-server="+host, "--volfile-server-port="+strconv.Itoa(port), "--volfile-id=v",
+	g.serve("glusterfs", "-N", "--volfile-server="+host, "--volfile-id=v",
 		"--attribute-timeout=0", "--entry-timeout=0", "--negative-timeout=0", "-l", filepath.Join(g.dir, "log", filepath.Base(at)), at)
 	g.t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
 	waitFor(g.t, func() bool {
