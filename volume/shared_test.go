@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"kmsfs/crypto"
 )
 
 // host opens the volume as one of several hosts does, each of which remembers its own.
@@ -215,5 +218,132 @@ func TestNamesChangeUnderTheEyesOfOthers(t *testing.T) {
 	}
 	if _, _, err := d.Create("late", 0o644, Owner{}); err != unix.ENOENT {
 		t.Errorf("create in a directory that was removed elsewhere: %v", err)
+	}
+}
+
+func TestFilesOfSharedMountsHaveNoRootUntilFsckGivesThemOne(t *testing.T) {
+	b := newBench(t, ModeVolume)
+	alone := b.open()
+	createFile(t, alone.Root(), "sealed", pattern(9000, 1))
+	createFile(t, alone.Root(), "untouched", pattern(9000, 1))
+	b.close(alone)
+	one := b.host("one")
+	createFile(t, one.Root(), "new", pattern(9000, 2))
+	writeAll(t, find(t, one, "sealed"), []byte("x"), 5000)
+	if err := one.Root().Rename("untouched", one.Root(), "renamed", 0); err != nil {
+		t.Fatal(err)
+	}
+	b.close(one)
+	flags := func(v *Volume, name string) uint8 {
+		f := must(find(t, v, name).openFile(false))(t)
+		defer f.release()
+		return f.rec.Flags
+	}
+	want := func(when string, all map[string]uint8) {
+		t.Helper()
+		v := b.open()
+		defer b.close(v)
+		for name, w := range all {
+			if got := flags(v, name); got != w {
+				t.Errorf("%s: %s has flags %d, want %d", when, name, got, w)
+			}
+			checkSeal(t, find(t, v, name))
+		}
+	}
+	const both = crypto.FlagShared | crypto.FlagRootAbsent
+	want("written", map[string]uint8{"sealed": both, "new": both, "renamed": 0})
+	r, err := Fsck(context.Background(), b.dir, b.options(), FsckOptions{Repair: true})
+	if err != nil || r.Errors != 0 {
+		t.Fatalf("fsck: %+v, %v", r, err)
+	}
+	want("repaired", map[string]uint8{"sealed": 0, "new": 0, "renamed": 0})
+}
+
+func TestAKeyGoesWithTheLastHostThatHasItsFileOpen(t *testing.T) {
+	b, one, two := sharedPair(t)
+	for _, lastIsTheRemover := range []bool{true, false} {
+		n := createFile(t, one.Root(), "file", pattern(9000, 1))
+		m := find(t, two, "file")
+		release := must(m.Hold())(t)
+		f := must(n.openFile(false))(t)
+		sidecar := filepath.Join(b.dir, sidecarPath(f.id))
+		f.release()
+		if err := one.Root().Unlink("file"); err != nil {
+			t.Fatal(err)
+		}
+		flush := func() { one.reaper.flush(); two.reaper.flush() }
+		first, last := func() { n.Forget() }, func() { release(); m.Forget() }
+		if lastIsTheRemover {
+			first, last = last, first
+		}
+		first()
+		flush()
+		if _, err := os.Stat(sidecar); err != nil {
+			t.Fatalf("the key went although a host has the file open (the remover: %v): %v", lastIsTheRemover, err)
+		}
+		last()
+		flush()
+		if _, err := os.Stat(sidecar); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the key is there although nobody has the file open (the remover was last: %v): %v", lastIsTheRemover, err)
+		}
+	}
+}
+
+func TestWhatLooksLikeAChangeUnderWayIsMadeOnlyIfItIs(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		damage func(t *testing.T, path string, now, later []byte)
+		want   string // content afterwards; "" for an error
+	}{
+		{"as it was left", func(*testing.T, string, []byte, []byte) {}, "new"},
+		{"a bit of its payload", func(t *testing.T, path string, now, _ []byte) {
+			now[len(now)-slotHeader-10] ^= 1
+			must(0, os.WriteFile(path, now, 0o600))(t)
+		}, "old"},
+		{"a bit of its header", func(t *testing.T, path string, now, _ []byte) {
+			now[len(now)-slotHeader+56] ^= 1
+			must(0, os.WriteFile(path, now, 0o600))(t)
+		}, "old"},
+		{"put behind a later state", func(t *testing.T, path string, now, later []byte) {
+			must(0, os.WriteFile(path, append(append(later, make([]byte, len(now)-len(later))...)[:len(now)-slotHeader-8192], now[len(now)-slotHeader-8192:]...), 0o600))(t)
+		}, "later"},
+		{"a shorter file", func(t *testing.T, path string, _, _ []byte) {
+			must(0, os.Truncate(path, strangeLength(200)))(t)
+		}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, ModeVolume)
+			k := &tap{Backing: System{}, through: idle}
+			one, two := b.host("one", withTap(k)), b.host("two")
+			quietPool(one)
+			old, next := pattern(9000, 1), pattern(9000, 1)
+			copy(next[4000:], "a change")
+			n := createFile(t, one.Root(), "file", old)
+			path := b.backingFile(n)
+			kill := &killer{b: b, death: death{at: 3, when: beforeChange}} // it stands at the end, and is not begun
+			k.turn(kill.through)
+			_, _ = n.WriteAt(context.Background(), []byte("a change"), 4000)
+			if !kill.died {
+				t.Fatal("it was not killed")
+			}
+			kill.bury(t, one)
+			now := must(os.ReadFile(path))(t)
+			// What the file is like once others have changed it.
+			m := find(t, two, "file")
+			readAll(t, m)
+			writeAll(t, m, []byte("later"), 0)
+			later := must(os.ReadFile(path))(t)
+			must(0, os.WriteFile(path, now, 0o600))(t)
+			c.damage(t, path, now, later)
+
+			want := map[string][]byte{"old": old, "new": next, "later": append([]byte("later"), next[5:]...)}[c.want]
+			got, err := tryReadAll(m)
+			if (err == nil) != (want != nil) || want != nil && !bytes.Equal(got, want) {
+				t.Errorf("read: %v, as it should be: %v", err, bytes.Equal(got, want))
+			}
+			if want == nil && !errors.Is(err, ErrIntegrity) {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }

@@ -263,7 +263,7 @@ func (n *Node) dropCapability() error {
 	}
 	seen := n.capability.seen()
 	err := n.removexattr(capabilityXattr)
-	if err == nil || err == unix.ENODATA || err == unix.EOPNOTSUPP {
+	if err == nil || err == unix.ENODATA || err == unix.EOPNOTSUPP || err == unix.ESTALE && n.vol.shared != nil {
 		n.capability.noteAbsent(seen)
 		return nil
 	}
