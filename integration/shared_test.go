@@ -18,10 +18,12 @@ import (
 // The guarantees of docs/SHARED.md, on two mounts of one directory. The same run over
 // GlusterFS (gluster_test.go).
 
-var sharedTests = []struct {
+type sharedTest struct {
 	name string
 	test func(t *testing.T, h *hosts)
-}{
+}
+
+var sharedTests = []sharedTest{
 	{"what is closed is seen by who opens", closedIsSeen},
 	{"names that change", sharedNames},
 	{"attributes", sharedAttributes},
@@ -40,6 +42,32 @@ func TestSharedMountsKeepTheirGuarantees(t *testing.T) {
 	t.Parallel()
 	for _, s := range sharedTests {
 		t.Run(s.name, func(t *testing.T) { onSharedPlaces(t, s.test) })
+	}
+}
+
+// Each guarantee in docs/SHARED.md names a test, and each test is named there.
+func TestTheDocumentOfSharedMountsNamesItsTests(t *testing.T) {
+	doc, err := os.ReadFile("../docs/SHARED.md")
+	ok(t, err)
+	named := 0
+	for _, row := range readTable(t, "../docs/SHARED.md", "what", "tested as") {
+		for _, name := range strings.Split(row[1], ", ") {
+			if name == "–" || name == "the same" {
+				continue
+			}
+			named++
+			if !slices.ContainsFunc(sharedTests, func(s sharedTest) bool { return s.name == name }) {
+				t.Errorf("%q names the test %q, which does not exist", row[0], name)
+			}
+		}
+	}
+	if named < 10 {
+		t.Errorf("%d tests are named", named)
+	}
+	for _, s := range sharedTests {
+		if !strings.Contains(strings.ToLower(string(doc)), s.name) {
+			t.Errorf("the test %q is not named", s.name)
+		}
 	}
 }
 
