@@ -30,7 +30,9 @@ func TestSharedMountsKeepTheirGuaranteesOverGlusterFS(t *testing.T) {
 				place[k] = filepath.Join(g.mounts[k], strconv.Itoa(i))
 			}
 			ok(t, os.Mkdir(place[0], 0o700))
-			s.test(t, newHosts(t, place))
+			h := newHosts(t, place)
+			h.few = true
+			s.test(t, h)
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -45,7 +46,7 @@ func sharedSqlite(t *testing.T, h *hosts) {
 		return sql(d, fmt.Sprintf("BEGIN IMMEDIATE; UPDATE account SET n=n-1 WHERE id=%d; UPDATE account SET n=n+1 WHERE id=%d;"+
 			"INSERT INTO log VALUES(%d, %d, '%s'); COMMIT; SELECT sum(n) FROM account;", 1+i%2, 2-i%2, who, i, strings.Repeat("x", i*13%900)))
 	}
-	turns, each := 10, 25
+	turns, each := h.rounds(10), h.rounds(25)
 	for i := range turns {
 		for who, d := range h.both() {
 			if out, err := step(d, who, i); err != nil || strings.TrimSpace(out) != "2000" {
@@ -102,7 +103,8 @@ func sharedGit(t *testing.T, h *hosts) {
 			}
 		}
 	}
-	for i := range 4 {
+	turns, each := h.rounds(4), h.rounds(8)
+	for i := range turns {
 		for who, d := range h.both() {
 			if err := commit(d, fmt.Sprintf("turn%d-%d", who, i)); err != nil {
 				t.Fatal(err)
@@ -112,7 +114,7 @@ func sharedGit(t *testing.T, h *hosts) {
 	var all sync.WaitGroup
 	for who, d := range h.both() {
 		all.Go(func() {
-			for i := range 8 {
+			for i := range each {
 				if err := commit(d, fmt.Sprintf("both%d-%d", who, i)); err != nil {
 					t.Errorf("host %d: %v", who, err)
 					return
@@ -121,13 +123,14 @@ func sharedGit(t *testing.T, h *hosts) {
 		})
 	}
 	all.Wait()
+	commits := strconv.Itoa(2*turns + 2*each)
 	for _, d := range h.both() {
 		s := on(d)
 		s.run("git", "fsck", "--full", "--strict")
-		if got := strings.TrimSpace(s.run("git", "rev-list", "--count", "HEAD")); got != "24" {
-			t.Errorf("%s commits", got)
+		if got := strings.TrimSpace(s.run("git", "rev-list", "--count", "HEAD")); got != commits {
+			t.Errorf("%s commits, want %s", got, commits)
 		}
-		if got := strings.Count(s.run("git", "ls-tree", "--name-only", "HEAD"), "\n"); got != 24 {
+		if got := strings.Count(s.run("git", "ls-tree", "--name-only", "HEAD"), "\n"); strconv.Itoa(got) != commits {
 			t.Errorf("%d files", got)
 		}
 		if got := s.run("git", "status", "--porcelain"); got != "" {

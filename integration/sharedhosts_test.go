@@ -23,6 +23,7 @@ type hosts struct {
 	t   *testing.T
 	one *daemon
 	two *daemon
+	few bool // the store is slow: fewer rounds will do
 }
 
 // newHosts makes a volume in a place and mounts it on two hosts, which remember
@@ -53,6 +54,14 @@ func (h *hosts) both() []*daemon { return []*daemon{h.one, h.two} }
 // at is a path on the first host, and on the second.
 func (h *hosts) at(p string) (one, two string) {
 	return filepath.Join(h.one.Dir, p), filepath.Join(h.two.Dir, p)
+}
+
+// rounds is how often to do something.
+func (h *hosts) rounds(n int) int {
+	if h.few {
+		return max(2, n/4)
+	}
+	return n
 }
 
 // check makes what is on the mounts be checked by fsck when both are gone.
