@@ -51,6 +51,9 @@ const (
 	opFallocate
 	opTmpfile
 	opStatx
+	opGetlk
+	opSetlk
+	opSetlkw
 	opCount
 )
 
@@ -59,7 +62,7 @@ var opNames = [opCount]string{
 	"RENAME", "LINK", "CREATE", "OPEN", "READ", "WRITE", "FLUSH", "RELEASE", "FSYNC", "LSEEK",
 	"COPY_FILE_RANGE", "OPENDIR", "READDIR", "READDIRPLUS", "RELEASEDIR", "FSYNCDIR", "STATFS",
 	"GETXATTR", "LISTXATTR", "SETXATTR", "REMOVEXATTR",
-	"FALLOCATE", "TMPFILE", "STATX",
+	"FALLOCATE", "TMPFILE", "STATX", "GETLK", "SETLK", "SETLKW",
 }
 
 func (c *Counts) add(o op) { c.n[o].Add(1) }
@@ -176,7 +179,11 @@ func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, o
 		return fuse.ENOSYS
 	}
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
-	return r.told(&out.EntryOut, r.RawFileSystem.Create(cancel, in, name, out))
+	st := r.RawFileSystem.Create(cancel, in, name, out)
+	if r.m.shared {
+		st = r.opened(cancel, &out.OpenOut, st)
+	}
+	return r.told(&out.EntryOut, st)
 }
 
 func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
@@ -190,6 +197,9 @@ func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 
 func (r *rawFS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	r.m.counts.add(opRelease)
+	if r.m.shared {
+		r.releaseShared(in)
+	}
 	r.RawFileSystem.Release(cancel, in)
 }
 
@@ -216,7 +226,11 @@ func (r *rawFS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekO
 func (r *rawFS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	defer r.m.asked(opTmpfile)()
 	in.Mode = r.masked(cancel, &in.InHeader, in.Mode, in.Umask)
-	return r.told(&out.EntryOut, r.RawFileSystem.Tmpfile(cancel, in, out))
+	st := r.RawFileSystem.Tmpfile(cancel, in, out)
+	if r.m.shared {
+		st = r.opened(cancel, &out.OpenOut, st)
+	}
+	return r.told(&out.EntryOut, st)
 }
 
 func (r *rawFS) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {

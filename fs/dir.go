@@ -30,10 +30,14 @@ func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fusefs.FileHand
 	}
 	h := newDirHandle(n.m, n.v)
 	h.list = l
+	flags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+	if n.m.shared {
+		flags = 0
+	}
 	if c, ok := ctx.(*fuse.Context); ok {
 		n.m.opening.Store(c.Cancel, h) // for rawFS.OpenDir, which learns its number
 	}
-	return h, fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE, 0
+	return h, flags, 0
 }
 
 // dirHandle is a directory that is being listed: an open one, or all readers of one

@@ -23,6 +23,7 @@
 //	known.go    the inodes that the kernel knows, and making it drop what it caches
 //	idle.go     unmounting when nobody uses the mount
 //	failures.go what goes to the log
+//	shared.go   mounts that share a volume: open files, locks
 //
 // # Requests
 //
@@ -31,7 +32,7 @@
 // again, entries and attributes are cached for minutes, written pages are kept
 // and sent later in large requests. That is right because the volume lets one
 // mount write at a time. A node owns its backing descriptor and its keys; there
-// are no handles.
+// are no handles. A volume that is shared has its own rules (shared.go).
 //
 // Without OPEN nobody but the kernel checks permissions, so default_permissions
 // is set, unless only uid 0 can reach the mount.

@@ -27,6 +27,9 @@ var _ = (fusefs.NodeCreater)((*node)(nil))
 func (n *node) Create(ctx context.Context, name string, flags uint32, mode uint32, out *fuse.EntryOut) (*fusefs.Inode, fusefs.FileHandle, uint32, syscall.Errno) {
 	child, a, err := n.v.Create(name, mode, n.owner(ctx))
 	inode, errno := n.entry(ctx, "create", child, a, err, out)
+	if errno == 0 && n.m.shared {
+		return n.openMade(ctx, inode, child)
+	}
 	return inode, nil, fuse.FOPEN_KEEP_CACHE, errno
 }
 
@@ -35,6 +38,9 @@ var _ = (fusefs.NodeTmpfiler)((*node)(nil))
 func (n *node) Tmpfile(ctx context.Context, flags uint32, mode uint32, out *fuse.EntryOut) (*fusefs.Inode, fusefs.FileHandle, uint32, syscall.Errno) {
 	child, a, err := n.v.CreateTemp(mode, n.owner(ctx))
 	inode, errno := n.entry(ctx, "tmpfile", child, a, err, out)
+	if errno == 0 && n.m.shared {
+		return n.openMade(ctx, inode, child)
+	}
 	return inode, nil, fuse.FOPEN_KEEP_CACHE, errno
 }
 

@@ -69,9 +69,10 @@ const (
 	wasRead
 )
 
-// reads is told of every read, before it is carried out.
+// reads is told of every read, before it is carried out. Of a shared mount nothing is
+// kept from one open to the next, so there nothing is opened ahead.
 func (n *node) reads() {
-	if n.first.Load() == wasRead {
+	if n.m.shared || n.first.Load() == wasRead {
 		return
 	}
 	if was := n.first.Swap(wasRead); was != wasRead {

@@ -30,6 +30,9 @@ type Options struct {
 	KeepOpen bool
 	// NoWriteback makes every write reach the volume before it returns.
 	NoWriteback bool
+	// Shared is for a volume that others have open, too (volume.Options.Shared): the
+	// kernel caches nothing, and passes locks on. KeepOpen and NoWriteback go with it.
+	Shared bool
 	// NoXattr leaves out extended attributes: EOPNOTSUPP for programs, and one
 	// request less before the first write to each file.
 	NoXattr bool
@@ -56,6 +59,7 @@ type Mount struct {
 	noXattr     bool
 	acl         bool
 	writeback   bool // the kernel keeps written pages for a while
+	shared      bool
 	counts      Counts
 	known       knownInodes
 	latency     *lowLatency // nil unless it is asked for
@@ -64,8 +68,9 @@ type Mount struct {
 	ended       chan struct{} // closed when the mount is gone
 
 	keepDirs bool     // answer OPENDIR
-	opening  sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel
+	opening  sync.Map // *dirHandle of an OPENDIR under way, by its cancel channel; *sharedHandle of an OPEN
 	dirs     sync.Map // *dirHandle by number
+	files    sync.Map // *sharedHandle by number
 	unopened unopened
 	lookers  lookers
 
@@ -83,7 +88,8 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		volume: v, mountpoint: o.Mountpoint, log: o.Log,
 		ctx: context.Background(), attrTimeout: cacheTimeout,
 		noXattr: o.NoXattr, acl: !o.NoXattr && (o.ACL || o.AllowOther),
-		writeback: !o.NoWriteback && !v.ReadOnly(), keepDirs: o.KeepOpen || !v.HasLastingOffsets(), ended: make(chan struct{}), ballast: newBallast(),
+		writeback: !o.NoWriteback && !o.Shared && !v.ReadOnly(), shared: o.Shared,
+		keepDirs: o.KeepOpen || o.Shared || !v.HasLastingOffsets(), ended: make(chan struct{}), ballast: newBallast(),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -103,7 +109,10 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 	// The caller's umask counts, which the kernel or rawFS.masked applies.
 	unix.Umask(0)
 
-	timeout := cacheTimeout
+	if m.shared {
+		m.attrTimeout = 0
+	}
+	timeout := m.attrTimeout
 	root := &node{m: m, v: v.Root()}
 	m.root = root
 	raw := fusefs.NewNodeFS(root, &fusefs.Options{
@@ -113,7 +122,7 @@ func Serve(v *volume.Volume, o Options) (*Mount, error) {
 		NullPermissions: true, // or mode 0000 would be shown as 0644
 		RootStableAttr:  &fusefs.StableAttr{Ino: v.Root().Ino(), Gen: v.Root().Generation()},
 	})
-	server, err := fuse.NewServer(&rawFS{RawFileSystem: raw, m: m, keepOpen: o.KeepOpen}, o.Mountpoint, m.mountOptions(o))
+	server, err := fuse.NewServer(&rawFS{RawFileSystem: raw, m: m, keepOpen: o.KeepOpen || o.Shared}, o.Mountpoint, m.mountOptions(o))
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
 	}
@@ -160,6 +169,9 @@ func (m *Mount) mountOptions(o Options) *fuse.MountOptions {
 	}
 	if m.acl {
 		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT
+	}
+	if m.shared {
+		m.shareOptions(opts)
 	}
 	if m.writeback {
 		opts.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // rawFS sits between the server and the node tree: it answers what the node API
@@ -19,6 +20,9 @@ func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if !r.keepOpen {
 		return fuse.ENOSYS
 	}
+	if r.m.shared {
+		return r.opened(cancel, out, r.RawFileSystem.Open(cancel, in, out))
+	}
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	return fuse.OK
 }
@@ -27,6 +31,9 @@ func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 // itself, and a write has reached the backing file when it is answered.
 func (r *rawFS) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	defer r.m.asked(opFlush)()
+	if r.m.shared {
+		return r.flushShared(in)
+	}
 	return fuse.ENOSYS
 }
 
@@ -43,7 +50,13 @@ func (r *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
 		r.m.counts.writebacks.Add(1)
 	}
-	n, st := r.RawFileSystem.Write(cancel, in, data)
+	var n uint32
+	var st fuse.Status
+	if in.Flags&unix.O_APPEND != 0 && r.m.shared {
+		n, st = r.appendShared(in, data)
+	} else {
+		n, st = r.RawFileSystem.Write(cancel, in, data)
+	}
 	r.m.counts.written.Add(uint64(n))
 	if st.Ok() && in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		st = r.dropPrivileges(cancel, &in.InHeader)

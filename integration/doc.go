@@ -17,6 +17,9 @@
 //	foresight_test.go     files that are opened before they are read
 //	sharing_test.go       mappings and direct access, between processes
 //	locks_test.go         locks, between processes
+//	shared_test.go sharedload_test.go sharedapps_test.go   what docs/SHARED.md says of several mounts of one volume
+//	sharedhosts_test.go   two daemons as two hosts, for them
+//	gluster_test.go       a GlusterFS volume that they have as two hosts, likewise
 //	interrupt_test.go     signals while an operation waits for the KMS
 //	concurrency_test.go   readers, writers and truncaters of one file; unlinked files
 //	posix_test.go         go-fuse's posixtest, with each way to mount

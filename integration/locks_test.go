@@ -23,8 +23,23 @@ func lockProcess(args []string) int {
 		var how string
 		var start, length int64
 		_, _ = fmt.Sscanf(question, "%s %d %d", &how, &start, &length)
+		if how == "open-close" {
+			return openAndClose(args[0])
+		}
 		return lock(fd, how, start, length)
 	})
+}
+
+// openAndClose opens a file once more, and closes it.
+func openAndClose(name string) string {
+	fd, err := unix.Open(name, unix.O_RDWR, 0)
+	if err == nil {
+		err = unix.Close(fd)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return "ok"
 }
 
 // lock does one thing to the locks of a file and tells how that ended.
@@ -43,6 +58,11 @@ func lock(fd int, how string, start, length int64) string {
 		l := unix.Flock_t{Type: unix.F_WRLCK, Start: start, Len: length}
 		cmd := unix.F_SETLK
 		switch how {
+		case "ofd-write":
+			cmd = unix.F_OFD_SETLK
+		case "ofd-drop":
+			cmd = unix.F_OFD_SETLK
+			l.Type = unix.F_UNLCK
 		case "read":
 			l.Type = unix.F_RDLCK
 		case "drop":

@@ -42,6 +42,11 @@ func (n *Node) attr(st *unix.Statx_t) (Attr, error) {
 	switch n.mode {
 	case unix.S_IFREG:
 		a.Size = uint64(crypto.PlainSizeFloor(int64(st.Size)))
+		if isStrange(int64(st.Size)) && !n.vol.checking {
+			if size, err := n.sizeNow(); err == nil {
+				a.Size = size
+			}
+		}
 		if late := n.vol.late.of(n.key.ino); late != nil {
 			a.Size = late.next.Size
 		}
@@ -159,8 +164,12 @@ func (n *Node) SetAttr(ctx context.Context, c Change) (Attr, error) {
 		}
 	}
 	// A writer must not put an older time back.
-	defer n.lockTimes()()
-	if err := n.onBacking(func(dirfd int, name string) error { return n.setBacking(dirfd, name, &c) }); err != nil {
+	unlock, err := n.lockTimes()
+	if err == nil {
+		err = n.onBacking(func(dirfd int, name string) error { return n.setBacking(dirfd, name, &c) })
+		unlock()
+	}
+	if err != nil {
 		return Attr{}, err
 	}
 	return n.attrNow()
@@ -168,7 +177,7 @@ func (n *Node) SetAttr(ctx context.Context, c Change) (Attr, error) {
 
 // lockTimes keeps the writers of a file that is open away from its times, and
 // makes them look at those anew. The caller calls what it returns.
-func (n *Node) lockTimes() (unlock func()) {
+func (n *Node) lockTimes() (unlock func(), err error) {
 	n.mu.Lock()
 	f := n.file
 	if f != nil {
@@ -176,14 +185,17 @@ func (n *Node) lockTimes() (unlock func()) {
 	}
 	n.mu.Unlock()
 	if f == nil {
-		return func() {}
+		return func() {}, nil
 	}
-	f.write.Lock()
+	if err := f.beginWrite(); err != nil {
+		f.release()
+		return nil, err
+	}
 	f.mtime = nil
 	return func() {
-		f.write.Unlock()
+		f.endWrite()
 		f.release()
-	}
+	}, nil
 }
 
 // setBacking changes what the backing inode keeps for us.

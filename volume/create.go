@@ -27,7 +27,6 @@ func (n *Node) Create(name string, mode uint32, owner Owner) (*Node, Attr, error
 		return nil, Attr{}, err
 	}
 	defer n.vol.end()
-	defer n.vol.naming.change()()
 	if n.vol.readOnly {
 		return nil, Attr{}, unix.EROFS
 	}
@@ -55,6 +54,11 @@ func (n *Node) Create(name string, mode uint32, owner Owner) (*Node, Attr, error
 // createIn makes the backing file with its record. On failure nothing is left,
 // and the key is given back.
 func (n *Node) createIn(d *descriptor, dir crypto.ID, e entryName, mode uint32, owner Owner, key newFileKey) (*Node, Attr, error) {
+	if err := n.vol.lockNames(); err != nil {
+		n.vol.pool.put(key)
+		return nil, Attr{}, err
+	}
+	defer n.vol.unlockNames()
 	in := n.vol.intend(intent{kind: intentCreate, id: key.id, to: entryIn(n, e.backing)})
 	child, a, err := n.createFile(in, d, dir, e, mode, owner, key)
 	in.done()
@@ -93,6 +97,9 @@ func (n *Node) createFile(in *armedIntent, d *descriptor, dir crypto.ID, e entry
 		return nil, Attr{}, err
 	}
 
+	if f.shared != nil {
+		holdUse(fd)
+	}
 	child := v.internNew(place{parent: n, name: e.plain, backing: e.backing}, &st)
 	child.capability.noteAbsent(0)
 	child.mu.Lock()
@@ -110,6 +117,9 @@ func (n *Node) initFile(fd int, binding [16]byte, mode uint32, owner Owner, key 
 	v := n.vol
 	f = &file{id: key.id, records: key.records, recSealer: key.recSealer}
 	f.rec.BindingA = binding
+	if f.shared = v.newSharedFile(); f.shared != nil {
+		f.rec.Flags = crypto.FlagShared | crypto.FlagRootAbsent
+	}
 	f.rec.Generation = 1
 	f.keys.Store(key.keys)
 	f.writes.Store(key.writes)
@@ -189,11 +199,10 @@ func (n *Node) isSetgid() (bool, error) {
 // Mknod makes a FIFO, socket or device; mode holds its type and permissions.
 // Its backing object is the same, under an encrypted name.
 func (n *Node) Mknod(name string, mode uint32, major, minor uint32, owner Owner) (*Node, Attr, error) {
-	if err := n.vol.begin(ordinary); err != nil {
+	if err := n.vol.beginNames(); err != nil {
 		return nil, Attr{}, err
 	}
-	defer n.vol.end()
-	defer n.vol.naming.change()()
+	defer n.vol.endNames()
 	return n.makeEntry(name, making{mode: mode, owner: owner, make: func(d *descriptor, backing string) error {
 		return n.vol.backing.Mknodat(d.fd, backing, mode, int(unix.Mkdev(major, minor)))
 	}})

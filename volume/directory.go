@@ -36,7 +36,19 @@ func (n *Node) dirID() (crypto.ID, error) {
 		return id, nil
 	}
 	n.mu.Unlock()
+	if n.vol.shared == nil {
+		return n.verifyDir()
+	}
+	var id crypto.ID
+	err := n.vol.shared.patiently(n, func() (err error) {
+		id, err = n.verifyDir()
+		return err
+	})
+	return id, err
+}
 
+// verifyDir reads the directory's record, which must belong where it is.
+func (n *Node) verifyDir() (crypto.ID, error) {
 	rec, err := n.readRecord()
 	if err != nil {
 		return crypto.ID{}, err
@@ -202,7 +214,7 @@ func (n *Node) restoreRecord(d *descriptor) (record []byte, err error) {
 		if err != nil || (rec.BindingA != want && rec.BindingB != want) {
 			continue
 		}
-		if !n.vol.readOnly && n.vol.renameNew(pd.fd, e.name, d.fd, recordName, 0) == nil {
+		if !n.vol.readOnly && n.vol.shared == nil && n.vol.renameNew(pd.fd, e.name, d.fd, recordName, 0) == nil {
 			n.vol.log.Info("put back a directory record that an interrupted removal had set aside", "path", n.Path())
 			n.vol.debts.owe(recordDebt(rec.ID), n)
 		}

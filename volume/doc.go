@@ -71,6 +71,13 @@
 //	                under kill -9, and what the next mount does with them
 //	intent.go unfinished.go   the same for operations on names: what they are
 //	                about to do, and how one that was cut short is settled
+//	shared.go       several mounts of one volume at a time
+//	sharedsession.go  how they begin and end
+//	sharedlock.go   locks of backing files, and rereading under them
+//	sharedfile.go   files of shared mounts: opening, appending, the last to use one
+//	sharedchange.go changes of content that the next one can finish
+//	sharednames.go  changes of names, one mount at a time
+//	sharedlocks.go  locks of programs
 //	reserve.go      space kept for a mount on a full disk
 //	late.go         changes that a failing store left half made
 //
@@ -102,9 +109,13 @@
 //	(the gate)         no lock: entering never waits
 //	naming             shared by operations on names; exclusive for who copies the
 //	                   names of a mount, for a minute at most
+//	sharing.names      shared mounts: one change of names at a time, of all mounts
 //	intent             an intent is drawn before all locks that follow, slots included;
 //	                   nobody holds two
 //	redo slot          a slot is drawn before any lock of a file, and given back after
+//	sharedFile.gate    shared mounts: readers of a file or one writer, with the lock of
+//	                   the backing file; in a load, Node.mu is held before that lock, of
+//	                   a descriptor that nobody else has
 //	file.write         one writer of a file's content or record at a time
 //	file.content       readers shared; exclusive while the change reaches the disk
 //	Node.mu            places, descriptor and file state of a node. Upwards only:

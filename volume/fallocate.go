@@ -43,6 +43,9 @@ func (n *Node) Allocate(ctx context.Context, plainOff, length int64, mode uint32
 		return err
 	}
 	defer f.release()
+	if err := f.refresh(); err != nil {
+		return err
+	}
 	end := plainOff + length
 	if mode&(PunchHole|ZeroRange) != 0 {
 		if err := f.zero(ctx, plainOff, end); err != nil {
@@ -56,7 +59,7 @@ func (n *Node) Allocate(ctx context.Context, plainOff, length int64, mode uint32
 		return err
 	}
 	if mode&KeepSize == 0 && end > f.size() {
-		return f.truncate(ctx, end)
+		return f.resize(ctx, end, true)
 	}
 	return nil
 }
@@ -119,6 +122,10 @@ func (f *file) zeroPart(ctx context.Context, plainOff, end int64) error {
 
 // isHole tells whether nothing is stored of a block.
 func (f *file) isHole(index uint64) (bool, error) {
+	if err := f.beginRead(); err != nil {
+		return false, err
+	}
+	defer f.endRead()
 	f.content.RLock()
 	defer f.content.RUnlock()
 	return f.isHoleLocked(index)
@@ -150,8 +157,10 @@ func (f *file) punch(ctx context.Context, first, end uint64) error {
 	}
 	defer f.node.vol.redo.drop(s)
 
-	f.write.Lock()
-	defer f.write.Unlock()
+	if err := f.beginWrite(); err != nil {
+		return err
+	}
+	defer f.endWrite()
 	f.mtime = nil
 	w := writer{file: f, keys: keys, slot: s}
 	w.old = oldBlocks{file: f, count: crypto.BlockCount(int64(f.rec.Size))}
@@ -160,7 +169,7 @@ func (f *file) punch(ctx context.Context, first, end uint64) error {
 		return nil
 	}
 	f.tags.trim()
-	next := f.nextRecord()
+	next := w.nextRecord()
 	if err := w.removeTerms(&next, first, end); err != nil {
 		return err
 	}

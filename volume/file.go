@@ -37,6 +37,8 @@ type file struct {
 	// changes under both locks, too.
 	late *lateChange
 
+	shared *sharedFile // nil unless the volume is shared
+
 	// accepted: after a power cut something did not match the seal and was
 	// accepted, so the counts prove nothing and there is no root any more.
 	accepted atomic.Bool
@@ -61,6 +63,9 @@ func (n *Node) openFile(write bool) (*file, error) {
 	}
 	if write && n.vol.readOnly {
 		return nil, unix.EROFS
+	}
+	if n.vol.shared != nil {
+		return n.openShared(write)
 	}
 	if err := n.makeGood(); err != nil && write {
 		return nil, err

@@ -16,8 +16,10 @@ func (f *file) rewriteRecord(mutate func(*crypto.Record) bool) error {
 	}
 	defer v.redo.drop(s)
 
-	f.write.Lock()
-	defer f.write.Unlock()
+	if err := f.beginWrite(); err != nil {
+		return err
+	}
+	defer f.endWrite()
 	return f.rewriteIn(s, mutate)
 }
 
@@ -82,6 +84,10 @@ func (f *file) takeBack(s *slot, c *change, next crypto.Record, cause error) err
 // both locks.
 func (f *file) leave(s *slot, c *change, next crypto.Record, cause, err error) {
 	n := f.node
+	if f.shared != nil {
+		n.vol.log.Warn("a record that could not be written may be of an operation that failed", "path", n.Path(), "cause", cause, "error", err)
+		return
+	}
 	c.file, c.ino = f.id, n.key.ino
 	late := &lateChange{slot: s, change: *c, next: next, cause: cause}
 	if n.vol.keep(late) {
@@ -111,6 +117,9 @@ func (f *file) nextRecord() crypto.Record {
 // A change that is to be logged is durable in its slot when this returns, or is
 // an error, and not armed.
 func (f *file) arm(s *slot, c *change) error {
+	if f.shared != nil {
+		return nil // one write
+	}
 	if err := f.whole(); err != nil {
 		return err
 	}

@@ -151,6 +151,9 @@ func (v *Volume) watchConfig() {
 		case <-t.C:
 			if v.custody.gate.enter(ordinary) == nil { // to authenticate it takes the key
 				v.followConfig()
+				if v.shared != nil {
+					v.shared.sweep()
+				}
 				v.custody.gate.leave()
 			}
 		}

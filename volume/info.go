@@ -46,6 +46,8 @@ type SessionInfo struct {
 	Mountpoint string    `json:"mountpoint"`
 	Since      time.Time `json:"since"`
 	Generation uint64    `json:"generation"` // of volume.json that it goes by
+	// Shared: others may have the volume open for writing, too.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // InUse is the error that Open gives while this session lives.

@@ -80,6 +80,9 @@ type armedIntent struct {
 // before a slot of a change. Where there is no room for one, the operation goes
 // on without: files can be removed from a full disk.
 func (v *Volume) intend(in intent) *armedIntent {
+	if v.shared != nil {
+		return v.shared.intend(in)
+	}
 	if v.unsettled.count.Load() > 0 || v.late.count.Load() > 0 {
 		_ = v.makeAllLate()
 		v.settleIntents()
@@ -103,6 +106,10 @@ func (v *Volume) arm(in intent) *armedIntent {
 // done says that there is nothing to finish or undo any more, but for what is
 // left: that is settled later.
 func (a *armedIntent) done() {
+	if a.vol.shared != nil {
+		a.vol.shared.done(a)
+		return
+	}
 	if a.left && a.vol.unsettled.add(a) {
 		return
 	}

@@ -38,6 +38,9 @@ const maxLate = maxSlots / 2
 // keep takes the slot of a change over from its owner, who goes on as if it had
 // been dropped. It tells whether there was room.
 func (v *Volume) keep(late *lateChange) bool {
+	if v.shared != nil {
+		return false // the others would not know
+	}
 	l := &v.late
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,11 +9,10 @@ import (
 // Link makes target known under another name of directory n. A data file is
 // marked first: from then on no name binds it.
 func (n *Node) Link(target *Node, name string) (Attr, error) {
-	if err := n.vol.begin(ordinary); err != nil {
+	if err := n.vol.beginNames(); err != nil {
 		return Attr{}, err
 	}
-	defer n.vol.end()
-	defer n.vol.naming.change()()
+	defer n.vol.endNames()
 	v := n.vol
 	if v.readOnly {
 		return Attr{}, unix.EROFS
@@ -77,6 +76,9 @@ func (n *Node) isLinked() (bool, error) {
 		return false, err
 	}
 	defer f.release()
+	if err := f.refresh(); err != nil {
+		return false, err
+	}
 	f.content.RLock()
 	defer f.content.RUnlock()
 	return f.rec.Linked(), nil

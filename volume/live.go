@@ -12,13 +12,6 @@ import (
 // to be under way.
 type namesLock struct{ mu sync.RWMutex }
 
-// change is called by operations on names; what it returns is called when they are
-// done.
-func (l *namesLock) change() (done func()) {
-	l.mu.RLock()
-	return l.mu.RUnlock
-}
-
 // hold keeps all others out until release, or is ctx's error.
 func (l *namesLock) hold(ctx context.Context) (release func(), err error) {
 	got := make(chan struct{})

@@ -42,6 +42,9 @@ func (w *writer) syncLogged() error {
 // carryOut arms the writer's change and makes it; after is called when it is made.
 // The caller holds file.write.
 func (w *writer) carryOut(next crypto.Record, after func()) error {
+	if w.shared != nil {
+		return w.carryOutShared(next, after)
+	}
 	w.next = next
 	if err := w.arm(w.slot, &w.change); err != nil {
 		return err

@@ -51,7 +51,7 @@ func (n *Node) found(d *descriptor, p place, broken bool) (*Node, Attr, error) {
 	if err := n.vol.backing.Statx(d.fd, p.backing, &st); err != nil {
 		return nil, Attr{}, err
 	}
-	if n.vol.isStray(d, p, &st, broken) {
+	if n.vol.isStray(d, p, &st, broken) && (n.vol.shared == nil || n.vol.shared.stillAt(d, p, &st)) {
 		child := n.vol.strayNode(p, &st)
 		a, err := child.attr(&st)
 		return child, a, err

@@ -9,11 +9,10 @@ import (
 // Mkdir makes a directory: under a temporary name beside its place, so that it
 // inherits what new entries there inherit, and renamed once its record is in it.
 func (n *Node) Mkdir(name string, mode uint32, owner Owner) (*Node, Attr, error) {
-	if err := n.vol.begin(ordinary); err != nil {
+	if err := n.vol.beginNames(); err != nil {
 		return nil, Attr{}, err
 	}
-	defer n.vol.end()
-	defer n.vol.naming.change()()
+	defer n.vol.endNames()
 	v := n.vol
 	if v.readOnly {
 		return nil, Attr{}, unix.EROFS

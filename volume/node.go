@@ -170,7 +170,7 @@ func (n *Node) addPlace(p place) {
 		}
 	}
 	n.update(func(places []place) []place {
-		if n.mode == unix.S_IFDIR {
+		if n.mode == unix.S_IFDIR || n.vol.shared != nil {
 			places = nil // a directory has one name: it was renamed behind our back
 		}
 		return append(places, p)
@@ -220,6 +220,9 @@ func (n *Node) Forget() {
 	d, f, ticket := n.desc, n.file, n.ticket
 	n.desc, n.file, n.ticket = nil, nil, nil
 	n.mu.Unlock()
+	if n.vol.shared != nil {
+		ticket = n.lastUser(d, f, ticket)
+	}
 
 	if d != nil {
 		n.vol.descriptors.remove(d)

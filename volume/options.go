@@ -13,6 +13,9 @@ type Options struct {
 	Providers *kmsprovider.Registry
 	StateDir  string // what this host remembers of volumes; see DefaultStateDir
 	ReadOnly  bool
+	// Shared lets others open the volume, too, who say the same: on this host or on
+	// others that see the same directory. It goes neither with ReadOnly nor with Strict.
+	Shared bool
 	// Strict has every block logged durably before it is overwritten, so that a
 	// power cut leaves it old or new.
 	Strict bool

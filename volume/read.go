@@ -50,12 +50,18 @@ func (f *file) read(ctx context.Context, dest []byte, plainOff int64) (int, erro
 	if plainOff < 0 {
 		return 0, errors.New("read file: negative offset")
 	}
-	f.content.RLock()
-	if plainOff >= int64(f.rec.Size) || len(dest) == 0 {
+	if f.shared == nil || f.keys.Load() == nil {
+		// For nothing no key is needed.
+		if err := f.refresh(); err != nil {
+			return 0, err
+		}
+		f.content.RLock()
+		if plainOff >= int64(f.rec.Size) || len(dest) == 0 {
+			f.content.RUnlock()
+			return 0, nil
+		}
 		f.content.RUnlock()
-		return 0, nil
 	}
-	f.content.RUnlock()
 	// The KMS may have to be asked: no lock is held meanwhile.
 	keys, err := f.unlock(ctx)
 	if err != nil {
@@ -63,6 +69,10 @@ func (f *file) read(ctx context.Context, dest []byte, plainOff int64) (int, erro
 	}
 	defer keys.release()
 
+	if err := f.beginRead(); err != nil {
+		return 0, err
+	}
+	defer f.endRead()
 	f.content.RLock()
 	defer f.content.RUnlock()
 	size := int64(f.rec.Size)

@@ -162,6 +162,15 @@ func (r *redoFile) drawFrom(set *slotSet) (*slot, error) {
 // grow makes another slot. Its space is allocated first: touching a page that
 // the store has no room for would kill the process. The caller holds mu.
 func (r *redoFile) grow(set *slotSet) (*slot, error) {
+	if r.fd < 0 { // nobody is to find it
+		mem, err := unix.Mmap(-1, 0, set.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			return nil, fmt.Errorf("map redo slot: %w", err)
+		}
+		s := &slot{set: set, mem: mem, key: r.key}
+		set.all = append(set.all, s)
+		return s, nil
+	}
 	off := set.off + int64(len(set.all))*int64(set.size)
 	if err := allocate(r.backing, r.fd, off, set.size); err != nil {
 		return nil, fmt.Errorf("allocate redo slot: %w", err)
@@ -230,7 +239,9 @@ func (r *redoFile) close() {
 		set.all, set.free = nil, nil
 	}
 	r.key.Wipe()
-	r.backing.Close(r.fd)
+	if r.fd >= 0 {
+		r.backing.Close(r.fd)
+	}
 }
 
 func (s *slot) payload() []byte { return s.mem[slotHeader:] }

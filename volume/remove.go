@@ -9,11 +9,10 @@ import (
 // Unlink removes an entry that is not a directory. A file that is still in use
 // stays readable and writable until its node is forgotten.
 func (n *Node) Unlink(name string) error {
-	if err := n.vol.begin(ordinary); err != nil {
+	if err := n.vol.beginNames(); err != nil {
 		return err
 	}
-	defer n.vol.end()
-	defer n.vol.naming.change()()
+	defer n.vol.endNames()
 	v := n.vol
 	if v.readOnly {
 		return unix.EROFS
@@ -76,8 +75,9 @@ func (n *Node) doom(a *Attr) *doomed {
 	}
 	if n.IsRegular() {
 		if f, err := n.openFile(false); err == nil {
+			fresh := f.refresh() == nil
 			f.content.RLock()
-			x.desc, x.ticket = f.desc, x.last && !f.rec.Linked() && !f.accepted.Load()
+			x.desc, x.ticket = f.desc, x.last && !f.rec.Linked() && !f.accepted.Load() && fresh
 			f.content.RUnlock()
 			return x
 		}
@@ -160,11 +160,10 @@ func (n *Node) dropHold(d *descriptor) {
 // Rmdir removes an empty directory. Its record is set aside first, and put back
 // if the directory turns out not to be empty.
 func (n *Node) Rmdir(name string) error {
-	if err := n.vol.begin(ordinary); err != nil {
+	if err := n.vol.beginNames(); err != nil {
 		return err
 	}
-	defer n.vol.end()
-	defer n.vol.naming.change()()
+	defer n.vol.endNames()
 	if n.vol.readOnly {
 		return unix.EROFS
 	}

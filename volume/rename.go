@@ -19,11 +19,10 @@ const (
 // name, as overlayfs wants it. The moved object gets its new binding before it
 // moves and loses the old one after, so that a crash in between leaves it valid.
 func (n *Node) Rename(oldName string, newDir *Node, newName string, flags uint32) error {
-	if err := n.vol.begin(ordinary); err != nil {
+	if err := n.vol.beginNames(); err != nil {
 		return err
 	}
-	defer n.vol.end()
-	defer n.vol.naming.change()()
+	defer n.vol.endNames()
 	if n.vol.readOnly {
 		return unix.EROFS
 	}

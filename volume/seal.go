@@ -13,6 +13,11 @@ import (
 // file that is open as fd. The caller holds n.mu.
 func (n *Node) readSeal(fd int) (*file, error) {
 	v := n.vol
+	unlock, err := v.lockToLoad(fd)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	var header [crypto.HeaderSize]byte
 	got, err := preadFull(v.backing, fd, header[:], 0)
 	if err != nil {
@@ -26,7 +31,7 @@ func (n *Node) readSeal(fd int) (*file, error) {
 	if err != nil {
 		return nil, n.integrity(-1, err)
 	}
-	f := &file{node: n, id: id, records: crypto.NewRecordCipher(v.vk, v.id, id)}
+	f := &file{node: n, id: id, records: crypto.NewRecordCipher(v.vk, v.id, id), shared: v.newSharedFile()}
 	if late := v.late.of(n.key.ino); late != nil && late.change.file == id {
 		f.late = late
 		if _, err := v.preadLate(late, fd, header[:], 0); err != nil {
@@ -36,10 +41,15 @@ func (n *Node) readSeal(fd int) (*file, error) {
 	if f.rec, err = f.records.Open(header[:]); err != nil {
 		return nil, n.integrity(-1, fmt.Errorf("record: %w", err))
 	}
-	if f.late == nil {
+	if f.late == nil && f.shared == nil { // else whoever uses it looks
 		var st unix.Statx_t
 		if err := v.backing.Statx(fd, "", &st); err != nil {
 			return nil, err
+		}
+		if isStrange(int64(st.Size)) {
+			if err := f.finishShared(fd, header[:], &st); err != nil {
+				return nil, err
+			}
 		}
 		if err := f.checkSize(int64(st.Size)); err != nil {
 			return nil, err

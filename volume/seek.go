@@ -78,6 +78,10 @@ func (n *Node) seek(plainOff int64, find func(f *file, index, count uint64) (uin
 		return 0, false, err
 	}
 	defer f.release()
+	if err := f.beginRead(); err != nil {
+		return 0, false, err
+	}
+	defer f.endRead()
 	f.content.RLock()
 	defer f.content.RUnlock()
 	size := int64(f.rec.Size)

@@ -33,6 +33,8 @@ type sessionInfo struct {
 	Mountpoint string    `json:"mountpoint"`
 	Since      time.Time `json:"since"`
 	Generation uint64    `json:"generation"` // of volume.json that it goes by; 0 if not known
+	// Shared: it lets others in that are shared, too. The lock says so.
+	Shared bool `json:"shared,omitempty"`
 }
 
 func (i sessionInfo) inUse() *InUseError {
@@ -89,15 +91,17 @@ func beginSession(k Backing, root int, info sessionInfo) (_ *session, err error)
 	}
 	// The owner of the volume may look at the lock of root's mount, too; .kmsfs keeps strangers out.
 	_ = k.Fchmodat(s.fd, "", 0o644)
-	if err := lockSession(s.fd); err != nil {
+	if err := lockSession(s.fd, info.Shared); err != nil {
 		return nil, fmt.Errorf("lock session %s: %w", s.id, err)
 	}
 	live, stale, err := scanSessions(k, s.dir, s.id)
 	if err != nil {
 		return nil, err
 	}
-	if len(live) > 0 {
-		return nil, live[0].inUse()
+	for _, other := range live {
+		if !info.Shared || !other.Shared {
+			return nil, other.inUse()
+		}
 	}
 	if err := s.write(info); err != nil {
 		return nil, err
@@ -207,7 +211,8 @@ func readSession(k Backing, dir int, id crypto.ID) (info sessionInfo, locked boo
 		return sessionInfo{}, false, err
 	}
 	defer k.Close(fd)
-	if locked, err = sessionLocked(fd); err != nil || !locked {
+	kind, err := sessionLocked(fd)
+	if locked = kind != unix.F_UNLCK; err != nil || !locked {
 		return sessionInfo{}, false, err
 	}
 	b := make([]byte, maxSession)
@@ -215,7 +220,9 @@ func readSession(k Backing, dir int, id crypto.ID) (info sessionInfo, locked boo
 	if err != nil {
 		n = 0
 	}
-	return parseSession(b[:n], id), true, nil
+	info = parseSession(b[:n], id)
+	info.Shared = kind == unix.F_RDLCK
+	return info, true, nil
 }
 
 // parseSession reads what stands in a session's file; where that is not what a
@@ -229,16 +236,18 @@ func parseSession(b []byte, id crypto.ID) (info sessionInfo) {
 }
 
 // lockSession takes an open-file-description lock on the whole file: it is gone
-// with the descriptor, however the process ends.
-func lockSession(fd int) error {
-	return retry(func() error {
-		return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
-	})
+// with the descriptor, however the process ends. That of a shared mount is shared.
+func lockSession(fd int, shared bool) error {
+	kind := int16(unix.F_WRLCK)
+	if shared {
+		kind = unix.F_RDLCK
+	}
+	return ofdLock(fd, kind, 0, 0, false)
 }
 
-// sessionLocked asks whether another descriptor holds such a lock.
-func sessionLocked(fd int) (bool, error) {
+// sessionLocked asks which such lock another descriptor holds: F_UNLCK if none does.
+func sessionLocked(fd int) (int16, error) {
 	l := unix.Flock_t{Type: unix.F_WRLCK}
 	err := retry(func() error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &l) })
-	return l.Type != unix.F_UNLCK, err
+	return l.Type, err
 }

@@ -254,7 +254,7 @@ func TestLeftoversInTheSessionsDirectoryBlockNobody(t *testing.T) {
 	}
 	fd := must(unix.Open(elsewhere, unix.O_RDWR|unix.O_CLOEXEC, 0))(t)
 	defer unix.Close(fd)
-	if err := lockSession(fd); err != nil {
+	if err := lockSession(fd, false); err != nil {
 		t.Fatal(err)
 	}
 	s := begin(t, root, 2)

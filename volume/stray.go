@@ -55,7 +55,7 @@ func (v *Volume) strayNode(p place, st *unix.Statx_t) *Node {
 
 // recordAt returns the record of the data file at p, of node n if that is not nil.
 func (v *Volume) recordAt(n *Node, d *descriptor, p place, st *unix.Statx_t) (crypto.Record, error) {
-	if n != nil {
+	if n != nil && v.shared == nil {
 		n.mu.Lock()
 		f := n.file
 		if f != nil {

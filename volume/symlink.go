@@ -20,11 +20,10 @@ const (
 
 // Symlink makes a symbolic link to target, which may be any bytes but NUL.
 func (n *Node) Symlink(name, target string, owner Owner) (*Node, Attr, error) {
-	if err := n.vol.begin(ordinary); err != nil {
+	if err := n.vol.beginNames(); err != nil {
 		return nil, Attr{}, err
 	}
-	defer n.vol.end()
-	defer n.vol.naming.change()()
+	defer n.vol.endNames()
 	if len(target) > maxTarget {
 		return nil, Attr{}, unix.ENAMETOOLONG
 	}

@@ -36,7 +36,10 @@ func (n *Node) truncate(ctx context.Context, size int64) error {
 	return f.truncate(ctx, size)
 }
 
-func (f *file) truncate(ctx context.Context, size int64) error {
+func (f *file) truncate(ctx context.Context, size int64) error { return f.resize(ctx, size, false) }
+
+// resize is truncate; with onlyGrow it leaves a file that is larger.
+func (f *file) resize(ctx context.Context, size int64, onlyGrow bool) error {
 	v := f.node.vol
 	t := writer{file: f}
 	// Emptying needs no key, so that it works without the KMS.
@@ -57,14 +60,16 @@ func (f *file) truncate(ctx context.Context, size int64) error {
 	defer v.redo.drop(s)
 	t.slot = s
 
-	f.write.Lock()
-	defer f.write.Unlock()
+	if err := f.beginWrite(); err != nil {
+		return err
+	}
+	defer f.endWrite()
 	f.mtime = nil
 	old := int64(f.rec.Size)
-	if size == old {
+	if size == old || onlyGrow && size < old {
 		return f.touch()
 	}
-	next := f.nextRecord()
+	next := t.nextRecord()
 	next.Size = uint64(size)
 	f.tags.trim()
 	t.old = oldBlocks{file: f, count: crypto.BlockCount(old)}

@@ -28,6 +28,7 @@ type Volume struct {
 	mode       KeyMode                // never changes
 	configName string                 // that it was opened by
 	readOnly   bool
+	shared     *sharing // nil unless others may have it open, too
 	strict     bool
 	// relaxed: a power cut may have torn unsynced writes, so that seals that
 	// do not match are reported and accepted.
@@ -93,6 +94,9 @@ type Volume struct {
 // process may have a volume open for writing. What an interrupted one left
 // half-done is finished first. The caller closes it.
 func Open(ctx context.Context, dir string, o Options) (*Volume, error) {
+	if o.Shared && (o.ReadOnly || o.Strict) {
+		return nil, errors.New("open volume: a shared mount is neither read-only nor strict")
+	}
 	v, err := openKeys(ctx, dir, o)
 	if err != nil {
 		return nil, err
@@ -122,6 +126,11 @@ func openKeys(ctx context.Context, dir string, o Options) (_ *Volume, err error)
 	}()
 	if err := v.openTree(dir); err != nil {
 		return nil, err
+	}
+	if o.Shared {
+		if err := v.newSharing(); err != nil {
+			return nil, err
+		}
 	}
 	if err := v.unlock(ctx); err != nil {
 		return nil, err
@@ -305,6 +314,9 @@ func (v *Volume) start(o Options) error {
 		v.debts.forget(sidecarDebt(k.id))
 	})
 	go v.watchConfig()
+	if v.shared != nil {
+		return nil // what is left of others is settled with the first change, and the reserve is theirs, too
+	}
 	if !v.settleIntents() && v.giveReserve() {
 		v.settleIntents()
 	}
@@ -387,6 +399,7 @@ func (v *Volume) release() {
 	v.ahead.close()
 	v.tasks.Wait()
 	v.stopFollowing()
+	v.shared.close()
 	v.descriptors.closeAll()
 	if v.keys != nil {
 		v.keys.wipe()

@@ -73,8 +73,10 @@ func (f *file) writeAt(ctx context.Context, data []byte, plainOff int64, keepTim
 	if err := w.sealWhole(); err != nil {
 		return err
 	}
-	f.write.Lock()
-	defer f.write.Unlock()
+	if err := f.beginWrite(); err != nil {
+		return err
+	}
+	defer f.endWrite()
 	if !keepTime {
 		f.mtime = nil
 		return w.commit()

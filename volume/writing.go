@@ -24,7 +24,7 @@ func (v *Volume) beginWriting(o Options) error {
 	host, _ := os.Hostname()
 	info := sessionInfo{
 		ID: id, Host: host, PID: os.Getpid(), Mountpoint: o.Mountpoint,
-		Since: o.now().UTC().Truncate(time.Second), Generation: v.conf().Generation,
+		Since: o.now().UTC().Truncate(time.Second), Generation: v.conf().Generation, Shared: v.shared != nil,
 	}
 	err = v.withRoom(func() (err error) {
 		v.session, err = beginSession(v.backing, v.rootDesc.fd, info)
@@ -45,6 +45,9 @@ func (v *Volume) beginWriting(o Options) error {
 	}
 	if v.host == nil {
 		return fmt.Errorf("host state of volume %s is gone", v.id)
+	}
+	if v.shared != nil {
+		return v.beginShared(boot)
 	}
 	open, err := v.recover(boot)
 	if err != nil {
@@ -130,8 +133,13 @@ func (v *Volume) clearRedo() error {
 		return fmt.Errorf("list redo slots: %w", err)
 	}
 	for _, e := range entries {
-		if e.name == v.session.id.String() {
+		if e.name == v.session.id.String() || v.shared != nil && e.name == sharedTree {
 			continue
+		}
+		if e.name == sharedTree {
+			if err := v.inheritShared(e.name); err != nil {
+				return fmt.Errorf("read what shared mounts left: %w", err)
+			}
 		}
 		err := v.backing.Unlinkat(v.redoDir, e.name, 0)
 		if err == unix.EISDIR {
@@ -147,6 +155,9 @@ func (v *Volume) clearRedo() error {
 
 // endWriting gives the volume free and notes that it ended cleanly.
 func (v *Volume) endWriting() error {
+	if v.shared != nil {
+		return v.endShared()
+	}
 	v.removeRedo()
 	end := v.hosts.end
 	if v.mustSettle() {

@@ -42,6 +42,9 @@ func (c *capability) seen() uint64 { return c.state.Load() }
 // noteAbsent says that a look found none, unless one was set since seen.
 func (c *capability) noteAbsent(seen uint64) { c.state.CompareAndSwap(seen, seen|1) }
 
+// lacksCapability tells whether it is known that there is none.
+func (n *Node) lacksCapability() bool { return n.vol.shared == nil && n.capability.absent() }
+
 // noteSet says that one was just set.
 func (c *capability) noteSet() {
 	for {
@@ -112,7 +115,7 @@ func (n *Node) Getxattr(name string) ([]byte, error) {
 	}
 	defer n.vol.end()
 	seen := n.capability.seen()
-	if name == capabilityXattr && n.capability.absent() {
+	if name == capabilityXattr && n.lacksCapability() {
 		return nil, unix.ENODATA
 	}
 	stored, err := n.storedXattr(name)
@@ -255,12 +258,12 @@ func (n *Node) DropCapability() error {
 }
 
 func (n *Node) dropCapability() error {
-	if n.mode != unix.S_IFREG || n.vol.readOnly || n.capability.absent() {
+	if n.mode != unix.S_IFREG || n.vol.readOnly || n.lacksCapability() {
 		return nil
 	}
 	seen := n.capability.seen()
 	err := n.removexattr(capabilityXattr)
-	if err == nil || err == unix.ENODATA || err == unix.EOPNOTSUPP {
+	if err == nil || err == unix.ENODATA || err == unix.EOPNOTSUPP || err == unix.ESTALE && n.vol.shared != nil {
 		n.capability.noteAbsent(seen)
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,15 +14,19 @@ import (
 // readUnused reads what can be said of a volume that no mount has open for
 // writing. A mount that is gone, but whose process has yet to finish, is waited
 // for: umount(8) does not, and who mounts again right after it must not fail.
-func readUnused(ctx context.Context, backing string, log *slog.Logger) (volume.Info, error) {
+func readUnused(ctx context.Context, backing string, shared bool, log *slog.Logger) (volume.Info, error) {
 	const pause, blindLooks = 10 * time.Millisecond, 10
 	blind, said := 0, false
 	for start := time.Now(); ; {
 		info, err := volume.ReadInfo(backing)
-		if err != nil || len(info.Sessions) == 0 {
+		if err != nil {
 			return info, err
 		}
-		s := info.Sessions[0]
+		i := slices.IndexFunc(info.Sessions, func(s volume.SessionInfo) bool { return !shared || !s.Shared })
+		if i < 0 {
+			return info, nil
+		}
+		s := info.Sessions[i]
 		gone, err := leaving(s)
 		if err != nil { // its process ends just now, or is none that we can see
 			blind++

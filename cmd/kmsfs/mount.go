@@ -22,6 +22,7 @@ unmount: a mount in use is detached, and served until its last user leaves.
 Options for -o:
   ro, rw                read-only or not
   allow_other           let other users in
+  shared                let other hosts mount the volume, too, with the same option
   nonempty              hide what is in MOUNTPOINT
   open                  have every open(2) asked for
   writeback=off         have every write(2) done before it returns
@@ -56,6 +57,7 @@ What only mount(8) and systemd care for (x-*, nofail, _netdev, user, noauto, …
 	flags.BoolVarP(&f.foreground, "foreground", "f", false, "stay in the foreground and log to stderr")
 	flags.BoolVar(&f.readOnly, "ro", false, "mount read-only")
 	flags.BoolVar(&f.allowOther, "allow-other", false, "let other users in; the kernel checks their permissions")
+	flags.BoolVar(&f.shared, "shared", false, "let others mount the volume, too, who say --shared: on this host or on others that see BACKING")
 	flags.StringVar(&f.fingerprint, "fingerprint", "", "refuse the volume unless its fingerprint is `F`")
 	flags.BoolVar(&f.trustNew, "trust-new", false, "accept a volume other than the one that this host knows in BACKING")
 	flags.DurationVar(&f.idle, "idle", 0, "unmount once nothing was asked for `DURATION` (30s, 10m, …) and nobody uses the mount")

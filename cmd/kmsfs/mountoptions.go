@@ -10,6 +10,7 @@ import (
 type mountOptions struct {
 	readOnly    bool
 	allowOther  bool
+	shared      bool
 	keepOpen    bool
 	noWriteback bool
 	noXattr     bool
@@ -69,6 +70,9 @@ func (o *mountOptions) set(option string, sloppy bool) error {
 		return nil
 	case "allow_other":
 		o.allowOther = true
+		return nil
+	case "shared":
+		o.shared = true
 		return nil
 	case "open":
 		o.keepOpen = true

@@ -18,6 +18,7 @@ type mountRequest struct {
 	Mountpoint    string // without symbolic links
 	ReadOnly      bool
 	AllowOther    bool
+	Shared        bool
 	KeepOpen      bool
 	NoWriteback   bool
 	NoXattr       bool
@@ -50,6 +51,7 @@ type mountFlags struct {
 	fake        bool // the helper's: everything but the mount
 	readOnly    bool
 	allowOther  bool
+	shared      bool
 	trustNew    bool
 	fingerprint string
 	fsName      string
@@ -64,6 +66,7 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 	r := &mountRequest{
 		ReadOnly:      f.readOnly || o.readOnly,
 		AllowOther:    f.allowOther || o.allowOther,
+		Shared:        f.shared || o.shared,
 		KeepOpen:      o.keepOpen,
 		NoWriteback:   o.noWriteback,
 		NoXattr:       o.noXattr,
@@ -86,6 +89,8 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 		return nil, usagef("key TTL %v: want at least %v, or 0 for no limit", r.KeyTTL, minKeyTTL)
 	case o.noXattr && o.acl:
 		return nil, usagef("mount options noxattr and acl exclude each other")
+	case r.Shared && (r.ReadOnly || r.Strict):
+		return nil, usagef("--shared goes neither with --ro nor with -o strict")
 	case f.quiet && f.debug:
 		return nil, usagef("--quiet and --debug exclude each other")
 	case f.quiet:
@@ -121,6 +126,9 @@ func (a *app) request(backing, mountpoint string, f mountFlags, o mountOptions) 
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(r.Backing, &st); err == nil && st.Flags&unix.ST_RDONLY != 0 {
+		if r.Shared {
+			return nil, usagef("--shared: the file system of %s is read-only", r.Backing)
+		}
 		r.ReadOnly = true
 	}
 	if r.FsName == "" {

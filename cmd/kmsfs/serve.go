@@ -46,7 +46,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 	}
 	m, err := kmsfs.Serve(v, kmsfs.Options{
 		Mountpoint: r.Mountpoint, AllowOther: r.AllowOther, FsName: r.FsName, KeepOpen: r.KeepOpen,
-		NoWriteback: r.NoWriteback, NoXattr: r.NoXattr, ACL: r.ACL, LowLatency: lowLatency,
+		NoWriteback: r.NoWriteback, Shared: r.Shared, NoXattr: r.NoXattr, ACL: r.ACL, LowLatency: lowLatency,
 		KernelOptions: r.KernelOptions, Log: log,
 	})
 	if err != nil {
@@ -81,7 +81,7 @@ func serve(ctx context.Context, r *mountRequest, passphrase passphraseSource, lo
 
 // openVolume opens the volume of a request.
 func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry, log *slog.Logger) (*volume.Volume, error) {
-	info, err := readUnused(ctx, r.Backing, log) // Open would say so too, after asking for a passphrase
+	info, err := readUnused(ctx, r.Backing, r.Shared, log) // Open would say so too, after asking for a passphrase
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func openVolume(ctx context.Context, r *mountRequest, keys *kmsprovider.Registry
 		return nil, err
 	}
 	return volume.Open(ctx, r.Backing, volume.Options{
-		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Strict: r.Strict, Mountpoint: r.Mountpoint,
+		Providers: keys, StateDir: r.StateDir, ReadOnly: r.ReadOnly, Shared: r.Shared, Strict: r.Strict, Mountpoint: r.Mountpoint,
 		Fingerprint: r.Fingerprint, TrustNew: r.TrustNew, KMSDeadline: r.KMSDeadline, KeyTTL: r.KeyTTL, Log: log,
 	})
 }
