@@ -5,7 +5,7 @@
 //
 // # Map
 //
-//	volume.go       Volume: what is open, and Open and Close
+//	volume.go close.go   Volume: what is open, and Open and Close
 //	options.go      how a volume is opened
 //	stats.go        what can be said of an open one
 //	config*.go      volume.json: codec, MAC, atomic replacement
