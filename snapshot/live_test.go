@@ -120,7 +120,7 @@ func TestAVolumeThatIsWrittenToIsPushedAsItWas(t *testing.T) {
 			})
 		}
 		l := &inProcess{v: v}
-		for range 3 {
+		for n := 0; n < 3 || n < 30 && (l.names.Load() == 0 || l.held.Load() == 0); n++ {
 			if r, err := b.pushLive(l, m); err != nil {
 				t.Errorf("push: %v, %+v", err, r.Unread)
 			}

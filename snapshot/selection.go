@@ -16,7 +16,6 @@ type selection struct {
 	names  []string // plaintext, from the root on
 	next   string   // encrypted, of what is looked for where the walk is
 	depth  int      // directories that are open
-	on     int      // of those, that lead to it
 	inside int      // depth at which what was looked for began; 0 for not in it
 	skip   int      // directories that are open and passed over
 	Found  bool
