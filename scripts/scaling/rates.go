@@ -33,4 +33,7 @@ type rates struct {
 }
 
 // measured are the rates of docs/SCALING.md.
-var measured = rates{}
+var measured = rates{
+	Create: 7437, Scan: 68951, Fsck: 5251, Rewrap: 5206, RewrapCalls: 2, RewrapMost: 16,
+	Put: 1949, PutMB: 187.3, GetMB: 303.5, List: 25452, FsckBytes: 1513, RewrapBytes: 263,
+}

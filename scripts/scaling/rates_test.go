@@ -214,7 +214,7 @@ func (s *stage) rewrap(b *testing.B) {
 	b.Helper()
 	_, err := volume.Rewrap(context.Background(), s.dir, volume.RewrapOptions{
 		From: kmsprovider.KeyURI{Provider: "local", KeyID: "alias/kmsfs"}, To: kmsprovider.KeyURI{Provider: "local", KeyID: s.to},
-		Providers: s.keys, StateDir: s.state,
+		Providers: s.keys, StateDir: s.state, KMSDeadline: time.Hour,
 	})
 	if err != nil {
 		b.Fatal(err)
