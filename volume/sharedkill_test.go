@@ -81,7 +81,8 @@ func shown(things map[string]thing, live bool) map[string]thing {
 func (o *operation) dieShared(t *testing.T, b *bench, old, new map[string]thing, d death, live bool) bool {
 	t.Helper()
 	k := &tap{Backing: o.store(), through: idle}
-	quiet := func(o *Options) { o.Backing = &tap{Backing: System{}, through: idle} }
+	other := &tap{Backing: System{}, through: idle}
+	quiet := withTap(other)
 	one, two := b.host("one", withTap(k)), b.host("two", quiet)
 	s := o.set(t, one)
 	kill := &killer{death: d, b: b}
@@ -103,7 +104,11 @@ func (o *operation) dieShared(t *testing.T, b *bench, old, new map[string]thing,
 	b.log.Reset()
 	after := two
 	if !live {
-		b.close(two)
+		// Closed, it would have settled names.
+		dead := &killer{b: b, died: true}
+		other.turn(dead.through)
+		dead.bury(t, two)
+		other.turn(idle)
 		after = b.open(quiet)
 		if after.relaxed {
 			t.Error("seals are relaxed after a mere kill")

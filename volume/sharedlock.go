@@ -152,7 +152,8 @@ func (f *file) joinReaders() error {
 		s.mu.Unlock()
 		s.gate.RUnlock()
 		s.gate.Lock()
-		s.gate.Unlock() //nolint:staticcheck // an empty section waits for those inside
+		//lint:ignore SA2001 an empty section waits for those who are inside
+		s.gate.Unlock()
 		s.gate.RLock()
 		s.mu.Lock()
 	}
