@@ -110,7 +110,7 @@ func statx(dirfd int, name string, st *unix.Statx_t) error {
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}
-	return again(func() error { return unix.Statx(dirfd, name, flags, unix.STATX_BASIC_STATS, st) })
+	return again(func() error { return unix.Statx(dirfd, name, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, st) })
 }
 
 func device(st *unix.Statx_t) uint64 { return unix.Mkdev(st.Dev_major, st.Dev_minor) }

@@ -24,16 +24,16 @@ type inProcess struct {
 
 func (l *inProcess) Flush(context.Context) error { l.v.WriteBack(); return nil }
 
-func (l *inProcess) Settle(_ context.Context, ino uint64) error {
+func (l *inProcess) Settle(_ context.Context, ino, generation uint64) error {
 	if l.hook != nil {
 		l.hook()
 	}
-	return l.v.SettleFile(ino)
+	return l.v.SettleFile(ino, generation)
 }
 
-func (l *inProcess) Hold(_ context.Context, ino uint64) (func(), error) {
+func (l *inProcess) Hold(_ context.Context, ino, generation uint64) (func(), error) {
 	l.held.Add(1)
-	return l.v.HoldFile(ino)
+	return l.v.HoldFile(ino, generation)
 }
 
 func (l *inProcess) HoldNames(ctx context.Context) (func() error, error) {

@@ -40,14 +40,14 @@ type PushOptions struct {
 }
 
 // Live is a mount that goes on while its volume is copied. Inodes are those of the
-// backing directory.
+// backing directory (volume.InodeOf).
 type Live interface {
 	// Flush brings all that programs were told is written into the backing files.
 	Flush(ctx context.Context) error
 	// Settle returns when no change of a file is under way that had begun before.
-	Settle(ctx context.Context, ino uint64) error
+	Settle(ctx context.Context, ino, generation uint64) error
 	// Hold keeps a file as it is until release, or for a while.
-	Hold(ctx context.Context, ino uint64) (release func(), err error)
+	Hold(ctx context.Context, ino, generation uint64) (release func(), err error)
 	// HoldNames keeps all names as they are until release, which is an error where
 	// the mount could not wait so long.
 	HoldNames(ctx context.Context) (release func() error, err error)

@@ -201,7 +201,7 @@ func (p *push) settle(ctx context.Context, src *source) error {
 	if p.o.Live == nil {
 		return nil
 	}
-	return p.o.Live.Settle(ctx, src.ino)
+	return p.o.Live.Settle(ctx, src.ino, src.gen)
 }
 
 // note keeps what was sent.
@@ -233,7 +233,7 @@ func (p *push) uploadHeld(ctx context.Context, src *source) (*sentFile, error) {
 }
 
 func (p *push) copyHeld(ctx context.Context, src *source, local *os.File) (*File, error) {
-	release, err := p.o.Live.Hold(ctx, src.ino)
+	release, err := p.o.Live.Hold(ctx, src.ino, src.gen)
 	if err != nil {
 		return nil, err
 	}

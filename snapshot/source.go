@@ -19,6 +19,7 @@ type source struct {
 	fd     int
 	path   string // for messages
 	ino    uint64
+	gen    uint64 // see volume.InodeOf
 	dev    uint64
 	file   File // but for the object
 	record crypto.Record
@@ -55,7 +56,8 @@ func openSource(dirfd int, name, path string, st *unix.Statx_t, lift bool) (*sou
 		s.close()
 		return nil, err
 	}
-	s.ino, s.dev = now.Ino, device(&now)
+	s.dev = device(&now)
+	s.ino, s.gen = volume.InodeOf(&now)
 	return s, nil
 }
 

@@ -52,10 +52,10 @@ func (v *Volume) HoldNames(ctx context.Context) (release func(), err error) {
 	return release, nil
 }
 
-// SettleFile returns when no change of the data file of this backing inode is under
-// way that had begun before. It is an error if the store keeps one from being made.
-func (v *Volume) SettleFile(ino uint64) error {
-	release, err := v.HoldFile(ino)
+// SettleFile returns when no change of the data file of a backing inode (InodeOf) is
+// under way that had begun before. It is an error if the store keeps one from being made.
+func (v *Volume) SettleFile(ino, generation uint64) error {
+	release, err := v.HoldFile(ino, generation)
 	if err == nil {
 		release()
 	}
@@ -63,48 +63,30 @@ func (v *Volume) SettleFile(ino uint64) error {
 }
 
 // HoldFile does so, and keeps the file as it is until release.
-func (v *Volume) HoldFile(ino uint64) (release func(), err error) {
-	var held []*file
-	release = func() {
-		for _, f := range held {
-			f.write.Unlock()
-			f.release()
-		}
+func (v *Volume) HoldFile(ino, generation uint64) (release func(), err error) {
+	n := v.Held(ino, generation)
+	if n == nil || !n.IsRegular() {
+		return func() {}, nil // not in use: whoever changes it has its state
 	}
-	for _, n := range v.nodesOf(ino) {
-		n.mu.Lock()
-		f := n.file
-		if f != nil {
-			f.desc.take()
-		}
-		n.mu.Unlock()
-		if f == nil {
-			continue // not in use: whoever changes it has its state
-		}
-		f.write.Lock()
-		held = append(held, f)
-		if f.late != nil || v.late.of(ino) != nil {
-			release()
-			return nil, fmt.Errorf("a change of the file is not made yet: %w", unix.EIO)
-		}
+	n.mu.Lock()
+	f := n.file
+	if f != nil {
+		f.desc.take()
+	}
+	n.mu.Unlock()
+	if f == nil {
+		return func() {}, nil
+	}
+	f.write.Lock()
+	release = func() {
+		f.write.Unlock()
+		f.release()
+	}
+	if f.late != nil || v.late.of(ino) != nil {
+		release()
+		return nil, fmt.Errorf("a change of the file is not made yet: %w", unix.EIO)
 	}
 	return release, nil
-}
-
-// nodesOf are the nodes of data files with that inode number: one, or more where a
-// number was used again.
-func (v *Volume) nodesOf(ino uint64) (out []*Node) {
-	v.nodes.mu.Lock()
-	defer v.nodes.mu.Unlock()
-	for key, w := range v.nodes.m {
-		if key.ino != ino {
-			continue
-		}
-		if n := w.Value(); n != nil && n.IsRegular() {
-			out = append(out, n)
-		}
-	}
-	return out
 }
 
 // WriteBack brings what is cached outside of the volume into it (see Cache), and

@@ -88,6 +88,12 @@ func (t *nodeTable) find(key nodeKey) *Node {
 	return t.m[key].Value()
 }
 
+// InodeOf is what Ino and Generation say of the node of the inode that st describes.
+func InodeOf(st *unix.Statx_t) (ino, generation uint64) {
+	key := keyOf(st)
+	return key.ino, key.gen
+}
+
 // Held returns the node of an inode, by what Ino and Generation say of it, or nil if
 // nobody holds it.
 func (v *Volume) Held(ino, generation uint64) *Node { return v.nodes.find(nodeKey{ino, generation}) }

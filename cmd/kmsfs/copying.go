@@ -11,8 +11,9 @@ import (
 // copyRequest is one of many messages of who copies the backing directory of a mount,
 // over one connection; each is answered.
 type copyRequest struct {
-	What  string `json:"what"` // one of the constants below
-	Inode uint64 `json:"inode,omitempty"`
+	What       string `json:"what"` // one of the constants below
+	Inode      uint64 `json:"inode,omitempty"`
+	Generation uint64 `json:"generation,omitempty"` // of the inode, see volume.InodeOf
 }
 
 const (
@@ -59,9 +60,9 @@ func (t *attendant) copyStep(ctx context.Context, h *holding, r copyRequest) err
 		t.volume.WriteBack()
 		return nil
 	case copySettle:
-		return t.volume.SettleFile(r.Inode)
+		return t.volume.SettleFile(r.Inode, r.Generation)
 	case copyHold:
-		return h.begin(func() (func(), error) { return t.volume.HoldFile(r.Inode) })
+		return h.begin(func() (func(), error) { return t.volume.HoldFile(r.Inode, r.Generation) })
 	case copyNames:
 		return h.begin(func() (func(), error) {
 			ctx, cancel := context.WithTimeout(ctx, holdWithin)
@@ -190,12 +191,12 @@ func (m *mountCopier) Flush(ctx context.Context) error {
 	return m.do(ctx, copyRequest{What: copyFlush})
 }
 
-func (m *mountCopier) Settle(ctx context.Context, ino uint64) error {
-	return m.do(ctx, copyRequest{What: copySettle, Inode: ino})
+func (m *mountCopier) Settle(ctx context.Context, ino, generation uint64) error {
+	return m.do(ctx, copyRequest{What: copySettle, Inode: ino, Generation: generation})
 }
 
-func (m *mountCopier) Hold(ctx context.Context, ino uint64) (func(), error) {
-	release, err := m.hold(ctx, copyRequest{What: copyHold, Inode: ino})
+func (m *mountCopier) Hold(ctx context.Context, ino, generation uint64) (func(), error) {
+	release, err := m.hold(ctx, copyRequest{What: copyHold, Inode: ino, Generation: generation})
 	return func() { _ = release() }, err
 }
 
