@@ -26,6 +26,7 @@
 //	ways_test.go          the ways to mount that they run with
 //	apps_test.go copy_test.go postgres_test.go   programs that people run
 //	mount8_test.go        mount(8), fstab and umount(8)
+//	push_test.go          push, pull and verify of mounts and S3 servers, killed and written to meanwhile
 //	kill_test.go killload_test.go   kill -9 of the daemon, and what is written meanwhile
 //	requests_test.go      FUSE requests per operation
 //	calls_test.go         calls to the KMS, likewise
