@@ -347,3 +347,20 @@ func TestWhatLooksLikeAChangeUnderWayIsMadeOnlyIfItIs(t *testing.T) {
 		})
 	}
 }
+
+func TestAFileThatWasRenamedElsewhereIsLoadedByItsNewName(t *testing.T) {
+	_, one, two := sharedPair(t)
+	createFile(t, one.Root(), "old", []byte("content"))
+	m := find(t, two, "old")
+	readAll(t, m)
+	if err := one.Root().Rename("old", one.Root(), "new", 0); err != nil {
+		t.Fatal(err)
+	}
+	if n := find(t, two, "new"); n != m {
+		t.Fatal("one inode has two nodes")
+	}
+	m.Forget() // as if its descriptor had been needed elsewhere
+	if got := readAll(t, m); string(got) != "content" {
+		t.Errorf("%q", got)
+	}
+}
