@@ -23,16 +23,16 @@ var _ = (fusefs.NodeOpendirHandler)((*node)(nil))
 
 // OpendirHandle opens a directory. The kernel keeps what it reads: only this
 // mount changes it.
-func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fusefs.FileHandle, uint32, syscall.Errno) {
+func (n *node) OpendirHandle(ctx context.Context, _ uint32) (fusefs.FileHandle, uint32, syscall.Errno) {
 	l, err := n.v.List()
 	if err != nil {
 		return nil, 0, n.m.errnoOf("opendir", err)
 	}
 	h := newDirHandle(n.m, n.v)
 	h.list = l
-	flags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
-	if n.m.shared {
-		flags = 0
+	var flags uint32
+	if !n.m.shared {
+		flags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 	}
 	if c, ok := ctx.(*fuse.Context); ok {
 		n.m.opening.Store(c.Cancel, h) // for rawFS.OpenDir, which learns its number

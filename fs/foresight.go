@@ -67,6 +67,7 @@ const (
 	neverRead int32 = iota
 	openedAhead
 	wasRead
+	wasForgotten
 )
 
 // reads is told of every read, before it is carried out. Of a shared mount nothing is
@@ -152,7 +153,7 @@ func (a *foresight) run() {
 		}
 		a.mu.Unlock()
 		n.v.Foresee()
-		if n.Forgotten() {
+		if n.first.Load() == wasForgotten {
 			n.v.Forget()
 		}
 	}
@@ -168,7 +169,7 @@ func (a *foresight) pick() *node {
 		for c.waiting() > 0 {
 			n := c.orders[c.way.order][c.next]
 			c.next += c.way.step
-			if !n.Forgotten() && n.first.CompareAndSwap(neverRead, openedAhead) {
+			if n.first.CompareAndSwap(neverRead, openedAhead) {
 				a.opened++
 				return n
 			}

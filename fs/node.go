@@ -36,6 +36,7 @@ var _ = (fusefs.NodeOnForgetter)((*node)(nil))
 
 // OnForget lets go of what the volume holds open for the node.
 func (n *node) OnForget() {
+	n.first.Store(wasForgotten)
 	if n.v.IsDir() {
 		n.m.foresight.forgotten(n)
 	}

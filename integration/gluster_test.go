@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,10 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+var overGluster = flag.Bool("gluster", false, "run the tests of shared mounts over GlusterFS, too, for ten minutes and more")
+
 // The guarantees of docs/SHARED.md over GlusterFS: a volume of two bricks on this
 // machine, mounted twice, each mount with a client of its own, as on two hosts.
 
 func TestSharedMountsKeepTheirGuaranteesOverGlusterFS(t *testing.T) {
+	if !*overGluster {
+		t.Skip("takes ten minutes and more; scripts/shared runs it")
+	}
 	needFuse(t)
 	need(t, "glusterd", "gluster", "glusterfs")
 	if os.Geteuid() != 0 {
