@@ -186,7 +186,11 @@ func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 	}
 	header := in.InHeader
 	answered := 0
-	defer h.tellOrder()
+	defer func() {
+		if answered > 0 { // the last answer has nothing, and would be taken for another listing
+			h.tellOrder()
+		}
+	}()
 	return r.answer(in, h, func(e volume.Entry) bool {
 		if in.Offset == 0 && answered == 0 || h.looking.looked.Load() {
 			r.m.lookers.remove(in.NodeId, h)
